@@ -1,0 +1,1 @@
+"""Tokens, prices, budgets, the ledger in Redis, the journal, callbacks. Knows nothing of HTTP."""

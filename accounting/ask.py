@@ -1,0 +1,79 @@
+"""What a call asks of the ledger: its worst case on each budget, fixed before it is sent.
+
+A draw's worst case is `fixed + per_output * granted`: the input and the call itself are fixed, each output token costs
+`per_output`. So one number, the granted output, is what all budgets agree on.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from accounting.budgets import Budget
+
+
+class WorstPrice(Protocol):
+    """The dearest that a call may cost, in nano-USD, rounded up."""
+
+    def worst_input_nanousd(self, input_tokens: int) -> int:
+        """Return the cost of the input and of the call itself."""
+
+    def worst_output_nanousd_per_token(self, input_tokens: int) -> int:
+        """Return the cost of one output token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worst:
+    """A call's worst case. `choices` is n: each choice may use the whole output limit."""
+
+    input_tokens: int
+    input_nanousd: int
+    output_nanousd: int  # of one token
+    choices: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One budget's part of a call."""
+
+    budget: Budget
+    fixed: int
+    per_output: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A limit per minute on one subject: `what` is requests or tokens."""
+
+    subject: str
+    what: str
+    limit: int
+    fixed: int
+    per_output: int
+    window_ms: int = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A request to reserve. `wanted` output tokens per choice; at least `least`, or nothing.
+
+    `share_permille`: for a call that named no limit of its own, the most of what is free that it may be granted (0: all).
+    """
+
+    draws: tuple[Draw, ...] = ()
+    rates: tuple[Rate, ...] = ()
+    wanted: int = 0
+    least: int = 0
+    share_permille: int = 0
+
+
+def draws_for(budgets: Iterable[Budget], worst: Worst) -> tuple[Draw, ...]:
+    """Return each budget's part of a call's worst case, in the budget's own unit."""
+    parts = {
+        "usd": (worst.input_nanousd, worst.output_nanousd * worst.choices),
+        "tokens": (worst.input_tokens, worst.choices),
+        "input_tokens": (worst.input_tokens, 0),
+        "output_tokens": (0, worst.choices),
+        "requests": (1, 0),
+        "concurrency": (1, 0),
+    }
+    return tuple(Draw(budget, *parts[budget.unit]) for budget in budgets)

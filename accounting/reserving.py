@@ -1,0 +1,134 @@
+"""How a reservation is spelled for `reserve.lua`, and how its reply is read. Pure; the layout is described in that script."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from accounting.ask import Ask, Draw
+from accounting.budgets import Budget
+from accounting.hold import (
+    BudgetRefusedError,
+    ConfigChangedError,
+    HeldRow,
+    Hold,
+    LearningError,
+    RateRefusedError,
+    RateRow,
+)
+from accounting.periods import Window
+from accounting.store.errors import StoreUnavailableError
+
+EXPIRY_AFTER_END_MS = 45 * 86_400_000
+_WINDOWS_MAX = 20_000
+
+Key = Callable[..., str]  # parts of a key -> the key
+
+
+class Windows:
+    """The current window of each budget in use."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Window] = {}
+
+    def of(self, budget: Budget, now_ms: int) -> Window:
+        """Return the budget's window at `now_ms`."""
+        window = self._known.get(budget.id)
+        if window is None or now_ms < window.start_ms or (window.end_ms is not None and now_ms >= window.end_ms):
+            if len(self._known) >= _WINDOWS_MAX:
+                self._known.clear()
+            window = self._known[budget.id] = budget.period.window(now_ms)
+        return window
+
+
+def counter_keys(key: Key, budget: Budget, window: Window) -> tuple[str, str]:
+    """Return the keys of a budget's counters and holds in one window."""
+    return key("b", budget.id, window.key), key("x", budget.id, window.key)
+
+
+def reserve_arguments(
+    ask: Ask, windows: Sequence[Window], key: Key, head: Sequence[str | bytes | int], sid: str
+) -> tuple[list[str], list[str | bytes | int]]:
+    """Return KEYS and ARGV; `head` is run id, configuration version, sid, seq and ttl_ms."""
+    keys = [key("g"), key("s", sid), key("lim"), key("sess")]
+    args = [*head, ask.wanted, ask.least, ask.share_permille, len(ask.draws), len(ask.rates)]
+    for draw, window in zip(ask.draws, windows, strict=True):
+        budget = draw.budget
+        keys += counter_keys(key, budget, window)
+        args += (
+            budget.id, budget.version, budget.limit, draw.fixed, draw.per_output, int(budget.binds),
+            int(budget.hold == "full"), window.start_ms, window.end_ms or 0, window.bucket_ms,
+        )  # fmt: skip
+    for rate in ask.rates:
+        keys.append(key("q", rate.subject, rate.what))
+        args += (rate.limit, rate.window_ms, rate.fixed, rate.per_output)
+    return keys, args
+
+
+def held(
+    seq: int, ask: Ask, windows: Sequence[Window], keys: Sequence[str], reply: Sequence[Any], request_id: str
+) -> Hold:
+    """Read an OK reply."""
+    rows, at = [], 3
+    for i, (draw, window) in enumerate(zip(ask.draws, windows, strict=True)):
+        field, limit, used, holding, amount = reply[at : at + 5]
+        at += 5
+        rows.append(
+            HeldRow(
+                budget=draw.budget, counters_key=keys[4 + 2 * i], holds_key=keys[5 + 2 * i], field=field.decode(),
+                amount=amount, expiry_ms=_expiry_ms(window), resets_ms=window.end_ms, limit=limit, used=used, held=holding,
+            )
+        )  # fmt: skip
+    rates = []
+    for rate in ask.rates:
+        limit, remaining, reset_ms = reply[at : at + 3]
+        at += 3
+        rates.append(RateRow(subject=rate.subject, what=rate.what, limit=limit, remaining=remaining, reset_ms=reset_ms))
+    return Hold(seq=seq, request_id=request_id, granted=reply[2], rows=tuple(rows), rates=tuple(rates))
+
+
+def unreserved(seq: int, ask: Ask, windows: Sequence[Window], key: Key, now_ms: int, request_id: str) -> Hold:
+    """Return the hold of a call that an outage policy lets pass: nothing is held, all of it is settled later."""
+    rows = []
+    for draw, window in zip(ask.draws, windows, strict=True):
+        counters, holds = counter_keys(key, draw.budget, window)
+        field = f"u{now_ms // window.bucket_ms}" if window.bucket_ms else "used"
+        rows.append(
+            HeldRow(
+                budget=draw.budget, counters_key=counters, holds_key=holds, field=field, amount=0, expiry_ms=_expiry_ms(window),
+                resets_ms=window.end_ms, limit=draw.budget.limit, used=0, held=0,
+            )
+        )  # fmt: skip
+    return Hold(seq=seq, request_id=request_id, granted=ask.wanted, rows=tuple(rows), reserved=False)
+
+
+def refusal(verdict: bytes, ask: Ask, windows: Sequence[Window], reply: Sequence[Any]) -> Exception:
+    """Read any reply that is neither OK nor a call to ask again."""
+    now_ms = int(reply[1])
+    if verdict == b"DENY":
+        kind, number, limit, used, holding, need = reply[2:8]
+        draw = ask.draws[number - 1]
+        if draw.budget.unit == "concurrency":
+            row = RateRow(subject=draw.budget.subject, what="concurrency", limit=limit, remaining=0, reset_ms=1000)
+            return RateRefusedError(row, wait_ms=1000)
+        bare = _bare_row(draw, windows[number - 1], limit, used, holding)
+        return BudgetRefusedError(bare, requested=need, held_only=kind == b"held", now_ms=now_ms)
+    if verdict == b"RATE":
+        number, limit, wait_ms = reply[2:5]
+        rate = ask.rates[number - 1]
+        bare_rate = RateRow(subject=rate.subject, what=rate.what, limit=limit, remaining=0, reset_ms=wait_ms)
+        return RateRefusedError(bare_rate, wait_ms=wait_ms)
+    if verdict == b"CONFIG":
+        return ConfigChangedError(reply[2].decode())
+    if verdict == b"LEARN":
+        return LearningError(max(1, int(reply[2]) - now_ms))
+    return StoreUnavailableError(f"the store answers {verdict.decode('ascii', 'replace')} to a new call")
+
+
+def _expiry_ms(window: Window) -> int:
+    return window.end_ms + EXPIRY_AFTER_END_MS if window.end_ms is not None else 0
+
+
+def _bare_row(draw: Draw, window: Window, limit: int, used: int, holding: int) -> HeldRow:
+    return HeldRow(
+        budget=draw.budget, counters_key="", holds_key="", field="", amount=0, expiry_ms=_expiry_ms(window),
+        resets_ms=window.end_ms, limit=limit, used=used, held=holding,
+    )  # fmt: skip

@@ -1,0 +1,98 @@
+"""One settled call as the store and the journal take it. Pure: made once, applied any number of times, counted once."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import orjson
+
+from accounting.budgets import amounts
+from accounting.hold import Hold
+
+Row: TypeAlias = tuple[str, str, str, int, int, int]  # counters key, holds key, field, held, actual, expiry_ms
+
+RECORDS_MAX = 100_000
+DAYS_KEPT_MS = 400 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a call used in the end. An empty record is a release: nothing was spent and nothing is told."""
+
+    requests: int = 1  # 0: no provider took it, so it does not count as a call either
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nanousd: int = 0
+    record: bytes = b""  # the usage record, JSON
+    totals_row: str = ""  # key|user|team|provider/model
+    day: str = ""  # the UTC day the call was admitted, YYYYMMDD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """Amounts for each budget, by key, and the usage record."""
+
+    seq: int
+    rows: tuple[Row, ...]
+    spent: Spent
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the amounts: the same call settled with other amounts is a bug, and is told apart."""
+        s = self.spent
+        return f"{s.requests}.{s.input_tokens}.{s.output_tokens}.{s.cost_nanousd}"
+
+    def arguments(self, sid: str, ack: int) -> list[str | bytes | int]:
+        """Return the ARGV of settle.lua."""
+        s = self.spent
+        head: list[str | bytes | int] = [
+            sid, self.seq, ack, self.fingerprint, s.record, RECORDS_MAX, "", s.totals_row,
+            s.input_tokens, s.output_tokens, s.cost_nanousd, DAYS_KEPT_MS, len(self.rows),
+        ]  # fmt: skip
+        for _, _, field, held, actual, expiry_ms in self.rows:
+            head += (field, held, actual, expiry_ms)
+        return head
+
+    def dump(self) -> bytes:
+        """Return it as JSON, for the journal."""
+        s = self.spent
+        return orjson.dumps([
+            self.seq, self.rows, s.requests, s.input_tokens, s.output_tokens, s.cost_nanousd, s.record.decode(), s.totals_row, s.day
+        ])  # fmt: skip
+
+    @classmethod
+    def load(cls, data: bytes) -> "Settlement":
+        """Read what `dump` wrote. Raises ValueError and TypeError on anything else."""
+        seq, rows, requests, input_tokens, output_tokens, cost, record, totals_row, day = orjson.loads(data)
+        spent = Spent(
+            requests=requests, input_tokens=input_tokens, output_tokens=output_tokens, cost_nanousd=cost,
+            record=record.encode(), totals_row=totals_row, day=day,
+        )  # fmt: skip
+        return cls(seq=seq, rows=tuple(tuple(row) for row in rows), spent=spent)
+
+
+def settlement(hold: Hold, spent: Spent) -> Settlement:
+    """Return what settling `hold` with `spent` means for each of its budgets."""
+    released = not spent.record
+    rows = []
+    for row in hold.rows:
+        actual = 0 if released else amounts(
+            row.budget.unit, requests=spent.requests, input_tokens=spent.input_tokens,
+            output_tokens=spent.output_tokens, cost_nanousd=spent.cost_nanousd,
+        )  # fmt: skip
+        rows.append((row.counters_key, row.holds_key, row.field, row.amount, actual, row.expiry_ms))
+    return Settlement(seq=hold.seq, rows=tuple(rows), spent=spent)
+
+
+def overspent(item: Settlement, hold: Hold) -> dict[str, int]:
+    """Return by unit what the call used beyond its hold; empty for every honest provider."""
+    over: dict[str, int] = {}
+    for row, (_, _, _, held, actual, _) in zip(hold.rows, item.rows, strict=True):
+        if hold.reserved and actual > held and row.budget.binds:
+            over[row.budget.unit] = max(over.get(row.budget.unit, 0), actual - held)
+    return over
+
+
+def open_note(hold: Hold) -> dict[str, Any]:
+    """Return what the journal must know of a hold to settle it after a crash."""
+    rows = [(r.counters_key, r.holds_key, r.field, r.amount, r.expiry_ms, r.budget.unit) for r in hold.rows]
+    return {"seq": hold.seq, "id": hold.request_id, "granted": hold.granted, "rows": rows, **hold.notes}

@@ -1,0 +1,98 @@
+"""Delivers settlements until the store has them. Off the hot path; the journal has each of them first."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from accounting.settlement import Settlement
+from accounting.store.errors import StoreError, StoreReplyError
+from accounting.store.scripts import script
+from accounting.store.store import Store
+from accounting.supervisor import Supervisor
+
+RETRY_S_MAX = 2.0
+DEADLINE_S = 2.0
+_log = logging.getLogger("bursar")
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts that metrics show."""
+
+    settled_total: int = 0
+    duplicate_total: int = 0
+    mismatch_total: int = 0
+    rejected_total: int = 0
+
+
+class Settler:
+    """One session's settlements. `low`: every seq up to it is settled, and we know that the store knows."""
+
+    def __init__(self, store: Store, sid: str, supervisor: Supervisor, acknowledged: Callable[[int], None]) -> None:
+        self._store, self._sid, self._supervisor, self._acknowledged = store, sid, supervisor, acknowledged
+        self._known: set[int] = set()
+        self.low = 0
+        self.pending: dict[int, Settlement] = {}
+        self.tally = Tally()
+
+    def send(self, item: Settlement, told: Callable[[list[int]], None] | None = None) -> None:
+        """Deliver in the background; `told` gets used and held of each budget afterwards, if this was the first time."""
+        self.pending[item.seq] = item
+        self._supervisor.spawn(self._until_known(item, told), name="settle")
+
+    def terminal(self, seq: int) -> None:
+        """Note that a seq can never hold anything (again)."""
+        self._known.add(seq)
+        while self.low + 1 in self._known:
+            self.low += 1
+            self._known.discard(self.low)
+
+    def is_terminal(self, seq: int) -> bool:
+        """Tell whether `terminal` was called for it."""
+        return seq <= self.low or seq in self._known
+
+    async def deliver(self, item: Settlement, sid: str | None = None) -> list[Any]:
+        """Apply one settlement now, ours or one of a dead session; twice counts once. Raises StoreError."""
+        owner, key = sid or self._sid, self._store.key
+        keys = [key("s", owner), key("u"), key("day", item.spent.day or "none")]
+        for row in item.rows:
+            keys += row[:2]
+        ack = self.low if owner == self._sid else 0
+        reply: list[Any] = await self._store.run(
+            script("settle"), keys, item.arguments(owner, ack), deadline_s=DEADLINE_S
+        )
+        return reply
+
+    async def _until_known(self, item: Settlement, told: Callable[[list[int]], None] | None) -> None:
+        reply = await self._persist(item)
+        self.pending.pop(item.seq, None)
+        if reply is None:
+            self.tally.rejected_total += 1
+            return
+        self.terminal(item.seq)
+        self._acknowledged(item.seq)
+        if reply[0] == b"OK":
+            self.tally.settled_total += 1
+            if told is not None:
+                told(reply[1:])
+        elif reply[0] == b"MISMATCH":
+            self.tally.mismatch_total += 1
+            _log.error("seq %d was settled before with other amounts", item.seq)
+        else:
+            self.tally.duplicate_total += 1
+
+    async def _persist(self, item: Settlement) -> list[Any] | None:
+        """Try until the store answers; None if it rejects the settlement itself, which is a bug of ours."""
+        wait_s = 0.05
+        while True:
+            try:
+                return await self.deliver(item)
+            except StoreReplyError as error:
+                _log.error("the store rejects the settlement of seq %d: %s", item.seq, error)
+                return None
+            except StoreError:
+                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+                wait_s = min(wait_s * 2, RETRY_S_MAX)

@@ -1,0 +1,156 @@
+"""One pipelined connection to Redis: commands of all calls share it, replies come back in order.
+
+A command whose deadline passes is given up, but its place in the queue is kept, so that its late reply is dropped and can
+never be taken for another's. Nothing is sent twice: whether a command may be repeated is known only to the one who sent it.
+Source: https://redis.io/docs/latest/develop/reference/protocol-spec/
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import hiredis
+
+from accounting.store.errors import StoreReplyError, StoreUnavailableError
+
+Argument: TypeAlias = str | bytes | int
+
+REPLY_BYTES_MAX = 64 * 1024 * 1024
+PENDING_MAX = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a server listens: a host and port, or a unix socket."""
+
+    host: str = "127.0.0.1"
+    port: int = 6379
+    path: str | None = None
+    tls: ssl.SSLContext | None = None
+    username: str | None = None
+    password: str | None = None
+    database: int = 0
+
+
+class Connection(asyncio.Protocol):
+    """Made by `connect`. Once `closed`, it stays so."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(notEnoughData=_MORE)
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._out: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self.closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not _MORE:
+                if not self._waiting:
+                    self._lose("the store sent a reply that nobody asked for")
+                    return
+                future = self._waiting.popleft()
+                if not future.done():
+                    future.set_result(reply)
+        except hiredis.ProtocolError:
+            self._lose("the store does not speak the Redis protocol")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose("the connection to the store was lost")
+
+    def send(self, *command: Argument) -> asyncio.Future[Any]:
+        """Queue a command; commands of one turn of the loop leave in one write. Raises StoreUnavailableError."""
+        if self.closed or len(self._waiting) >= PENDING_MAX:
+            msg = "not connected to the store" if self.closed else "too many commands wait for the store"
+            raise StoreUnavailableError(msg)
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows only one-element tuples
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append(future)
+        return future
+
+    async def call(self, *command: Argument, deadline_s: float) -> Any:
+        """Send and return the reply. Raises StoreUnavailableError at the deadline, StoreReplyError for an error reply."""
+        future = self.send(*command)
+        timer = self._loop.call_later(deadline_s, self._late, future)
+        try:
+            reply = await future
+        finally:
+            timer.cancel()
+        if isinstance(reply, hiredis.ReplyError):
+            raise StoreReplyError(str(reply))
+        return reply
+
+    def close(self) -> None:
+        """Cut the connection; whoever waits is told."""
+        self._lose("the connection to the store was closed")
+
+    def _flush(self) -> None:
+        if self._transport is not None and not self.closed:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def _late(self, future: asyncio.Future[Any]) -> None:
+        # The reply may lie in the socket unread if our own loop was busy: let it poll once more before giving up.
+        self._loop.call_soon(lambda: self._loop.call_soon(_give_up, future))
+
+    def _lose(self, why: str) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(StoreUnavailableError(why))
+
+
+async def connect(address: Address, *, timeout_s: float, name: str = "bursar") -> Connection:
+    """Open, authenticate and name a connection. Raises StoreUnavailableError and StoreReplyError (wrong password)."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout_s):
+            if address.path is not None:
+                _, connection = await loop.create_unix_connection(Connection, address.path)
+            else:
+                _, connection = await loop.create_connection(Connection, address.host, address.port, ssl=address.tls)
+    except (OSError, TimeoutError, ssl.SSLError) as error:
+        msg = f"cannot reach the store: {type(error).__name__}"
+        raise StoreUnavailableError(msg) from error
+    try:
+        for command in _greeting(address, name):
+            await connection.call(*command, deadline_s=timeout_s)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _greeting(address: Address, name: str) -> Sequence[tuple[Argument, ...]]:
+    commands: list[tuple[Argument, ...]] = []
+    if address.password:
+        commands.append(
+            ("AUTH", address.username, address.password) if address.username else ("AUTH", address.password)
+        )
+    if address.database:
+        commands.append(("SELECT", address.database))
+    commands.append(("CLIENT", "SETNAME", name))
+    return commands
+
+
+def _give_up(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(StoreUnavailableError("the store did not answer in time"))
+
+
+_MORE = object()

@@ -1,0 +1,1 @@
+"""The one way to a provider: an interface (`base`), a fast implementation (`raw`) and a plain one (`plain`)."""

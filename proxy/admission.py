@@ -1,0 +1,137 @@
+"""From a parsed request to what the ledger is asked: the worst that the call can use and cost, on every budget of the caller.
+
+One hold covers the dearest of all targets that may be tried. Where the budget is far from its limit a cheap bound of the input
+suffices; near it, the tokens are counted.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from accounting.ask import Ask, Worst, draws_for
+from accounting.budgets import Budget, BudgetBook, Caller, route_subjects
+from accounting.prices.ceilings import max_output
+from accounting.prices.price import Price
+from accounting.prices.table import PriceBook
+from accounting.tokens.counter import upper_bound
+from proxy.asked import Asked, unbounded_cost
+from proxy.config.policy import Admission
+from proxy.errors import ClientError
+from proxy.limits import LimitBook
+from proxy.upstreams import Target
+
+FAR = 50  # a call whose cheap bound is less than this part of every limit need not be counted exactly
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a call may be admitted on. `prices` and `ceilings` belong to the targets, in their order.
+
+    `clamps`: some budget is kept by what output limit is sent, so one must be sent.
+    """
+
+    ask: Ask
+    prices: tuple[Price | None, ...]
+    ceilings: tuple[int, ...]
+    clamps: bool
+    input_tokens: int
+
+
+class Admitter:
+    """The budgets, limits and prices of one configuration."""
+
+    def __init__(
+        self, book: BudgetBook, limits: LimitBook, prices: PriceBook, policy: Admission, ceilings: Mapping[str, int]
+    ) -> None:
+        self.book, self._limits, self._prices, self._policy, self._ceilings = book, limits, prices, policy, ceilings
+
+    def budgets(self, caller: Caller, targets: Iterable[Target]) -> list[Budget]:
+        """Return the budgets that a call draws on: the caller's, then those of the models that may be tried."""
+        return self.book.for_subjects((*caller.subjects(), *route_subjects(t.names for t in targets)))
+
+    def price(self, target: Target) -> Price | None:
+        """Return the price of a target by the configuration and the table; None if nobody names one."""
+        upstream = target.upstream
+        return self._prices.lookup(upstream.price_list, target.model, provider=upstream.name)
+
+    def terms(self, asked: Asked, caller: Caller, targets: Sequence[Target], input_tokens: int) -> Terms:
+        """Return the terms for so much input. Raises ClientError 400: unbounded_cost, unknown_price."""
+        budgets = self.budgets(caller, targets)
+        costs = any(budget.unit == "usd" and budget.binds for budget in budgets)
+        if costs and asked.unbounded is not None:
+            raise unbounded_cost(asked.unbounded)
+        prices = tuple(self._priced(target, costs=costs) for target in targets)
+        ceilings = tuple(self._ceiling(target) for target in targets)
+        worst = _worst(asked, prices, input_tokens)
+        wanted, least = self._output(asked, max(ceilings))
+        share = (
+            0
+            if asked.limit is not None or asked.operation == "embeddings"
+            else round(self._policy.unbounded_share * 1000)
+        )
+        draws = draws_for(budgets, worst) + self._limits.concurrency(caller)
+        ask = Ask(
+            draws=draws,
+            rates=self._limits.rates(caller, worst),
+            wanted=wanted,
+            least=least,
+            share_permille=share,
+        )
+        clamps = any(draw.per_output > 0 and draw.budget.binds for draw in draws)
+        return Terms(ask=ask, prices=prices, ceilings=ceilings, clamps=clamps, input_tokens=input_tokens)
+
+    def bound(self, asked: Asked, caller: Caller, targets: Sequence[Target]) -> tuple[int, bool]:
+        """Return a bound of the input tokens that costs no counting, and whether it is good enough for this caller."""
+        models = {target.model for target in targets}
+        tokens = max(upper_bound(asked.operation, asked.body, model) for model in models)
+        terms = self.terms(asked, caller, targets, tokens)
+        return tokens, all(
+            d.fixed * FAR <= d.budget.limit for d in terms.ask.draws if d.budget.binds and _counts_input(d.budget)
+        )
+
+    def _priced(self, target: Target, *, costs: bool) -> Price | None:
+        price = self.price(target)
+        if price is not None or self._policy.unknown_price == "free":
+            return price
+        if self._policy.unknown_price == "dearest":
+            return self._prices.dearest(target.upstream.price_list)
+        if costs:
+            provider, model = target.names
+            raise ClientError(
+                400,
+                f"No price is known for {provider}/{model[:200]}, and this call draws on a hard cost budget. "
+                f"Name one under prices: in the configuration.",
+                code="unknown_price",
+                param="model",
+                headers={"x-should-retry": "false"},
+            )
+        return None
+
+    def _ceiling(self, target: Target) -> int:
+        """The most output tokens that the model gives: as configured, as known, else the default."""
+        name = "/".join(target.names)
+        own = next((n for pattern, n in self._ceilings.items() if fnmatchcase(name, pattern)), None)
+        return own or max_output(target.model) or self._policy.default_max_output
+
+    def _output(self, asked: Asked, ceiling: int) -> tuple[int, int]:
+        """Return the wanted and the least output tokens per choice."""
+        if asked.operation == "embeddings":
+            return 0, 0
+        wanted = asked.limit or max(ceiling, asked.thinking + self._policy.min_completion)
+        return wanted, min(wanted, asked.thinking + self._policy.min_completion)
+
+
+def _worst(asked: Asked, prices: Sequence[Price | None], input_tokens: int) -> Worst:
+    def most(cost: Callable[[Price], int]) -> int:
+        return max((cost(price) for price in prices if price is not None), default=0)
+
+    return Worst(
+        input_tokens=input_tokens,
+        input_nanousd=most(lambda p: p.worst_input_nanousd(input_tokens, asked.service_tier) + p.per_request),
+        output_nanousd=most(lambda p: p.worst_output_nanousd_per_token(input_tokens, asked.service_tier)),
+        choices=asked.choices,
+    )
+
+
+def _counts_input(budget: Budget) -> bool:
+    return budget.unit in ("usd", "tokens", "input_tokens")

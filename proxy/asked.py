@@ -1,0 +1,194 @@
+"""Reads a request body: the few fields that Bursar acts on, checked and bounded. All others are the provider's business."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from adapters.base import JSON, Operation
+from proxy.errors import ClientError, bad_body
+
+MESSAGES_MAX = 4096
+CHOICES_MAX = 128
+OUTPUT_MAX = 2**31
+DEPTH_MAX = 64
+_LIMITS: dict[Operation, tuple[str, ...]] = {
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "completions": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+    "embeddings": (),
+}
+_NEEDED: dict[Operation, str] = {
+    "chat": "messages",
+    "completions": "prompt",
+    "embeddings": "input",
+    "responses": "input",
+}
+
+# Fields that make a provider do, or read, what no output limit bounds: https://platform.openai.com/docs/pricing
+_UNBOUNDED = (
+    "web_search_options", "search_parameters", "plugins", "mcp_servers", "previous_response_id", "conversation",
+    "prompt_template", "background", "audio",
+)  # fmt: skip
+_BOUNDED_TOOLS = {"function", "custom", None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One request. `limit` is the client's own output limit per choice; `thinking` a budget that the output must exceed."""
+
+    operation: Operation
+    raw: bytes
+    body: JSON
+    model: str
+    stream: bool
+    show_usage: bool
+    choices: int
+    limit: int | None
+    two_limits: bool  # both spellings were given: they must be made to agree
+    thinking: int
+    service_tier: str | None
+    unbounded: str | None  # the first field whose cost no output limit bounds
+
+
+def read_request(operation: Operation, raw: bytes) -> Asked:
+    """Parse and check. Raises ClientError 400, naming the field."""
+    body = _object(raw)
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise bad_body(
+            "you must provide a model parameter" if model is None else "model must be a text that is not empty", "model"
+        )
+    _check_input(operation, body)
+    stream = _flag(body, "stream")
+    limits = [value for name in _LIMITS[operation] if (value := _count(body, name, OUTPUT_MAX)) is not None]
+    return Asked(
+        operation=operation,
+        raw=raw,
+        body=body,
+        model=model,
+        stream=stream,
+        show_usage=_shows_usage(body, stream),
+        choices=_choices(operation, body),
+        limit=max(limits) if limits else None,
+        two_limits=len(limits) > 1,
+        thinking=_thinking(body),
+        service_tier=tier if isinstance(tier := body.get("service_tier"), str) else None,
+        unbounded=_unbounded(body),
+    )
+
+
+def _object(raw: bytes) -> JSON:
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        try:
+            body = json.loads(raw)  # integers beyond 64 bits are JSON too
+        except (ValueError, RecursionError) as error:
+            raise bad_body("We could not parse the JSON body of your request.") from error
+    if not isinstance(body, dict):
+        raise bad_body("The body must be a JSON object.")
+    if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and _too_deep(body):
+        raise bad_body(f"The body is nested more than {DEPTH_MAX} levels deep.")
+    return body
+
+
+def _too_deep(body: JSON) -> bool:
+    level: list[Any] = [body]
+    for _ in range(DEPTH_MAX):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _check_input(operation: Operation, body: JSON) -> None:
+    name = _NEEDED[operation]
+    value = body.get(name)
+    if value is None and not (operation == "responses" and body.get("prompt")):
+        raise bad_body(f"Missing required parameter: '{name}'.", name)
+    if operation == "chat":
+        if not isinstance(value, list) or not value:
+            raise bad_body("'messages' must be an array with at least one message.", "messages")
+        if len(value) > MESSAGES_MAX:
+            raise bad_body(f"'messages' has more than {MESSAGES_MAX} messages.", "messages")
+        for index, message in enumerate(value):
+            if not isinstance(message, dict):
+                raise bad_body(f"'messages[{index}]' must be an object.", f"messages[{index}]")
+
+
+def _shows_usage(body: JSON, stream: bool) -> bool:
+    options = body.get("stream_options")
+    if options is None:
+        return False
+    if not isinstance(options, dict):
+        raise bad_body("'stream_options' must be an object.", "stream_options")
+    if not stream:
+        raise bad_body("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
+    return options.get("include_usage") is True
+
+
+def _flag(body: JSON, name: str) -> bool:
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise bad_body(f"'{name}' must be true or false.", name)
+    return value is True
+
+
+def _count(body: JSON, name: str, most: int) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise bad_body(f"'{name}' must be an integer of at least 1.", name)
+    return value
+
+
+def _choices(operation: Operation, body: JSON) -> int:
+    if operation not in ("chat", "completions"):
+        return 1
+    each = max(_count(body, "n", CHOICES_MAX) or 1, _count(body, "best_of", CHOICES_MAX) or 1)
+    prompts = body.get("prompt") if operation == "completions" else None
+    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+        return each * len(prompts)
+    return each
+
+
+def _thinking(body: JSON) -> int:
+    """The tokens that a request sets apart for thinking; they count against its output limit."""
+    for place in (body.get("thinking"), body.get("reasoning")):
+        if isinstance(place, dict):
+            for name in ("budget_tokens", "max_tokens"):
+                value: Any = place.get(name)
+                if isinstance(value, int) and not isinstance(value, bool) and 0 < value < OUTPUT_MAX:
+                    return value
+    return 0
+
+
+def _unbounded(body: JSON) -> str | None:
+    for name in _UNBOUNDED:
+        if body.get(name):
+            return name
+    tools = body.get("tools")
+    if isinstance(tools, list):
+        for index, tool in enumerate(tools):
+            if isinstance(tool, dict) and tool.get("type") not in _BOUNDED_TOOLS:
+                return f"tools[{index}]"
+    return None
+
+
+def unbounded_cost(field: str) -> ClientError:
+    """400: on a hard cost budget, what cannot be bounded cannot be admitted."""
+    return ClientError(
+        400,
+        f"'{field}' can cost more than any output limit bounds, and this call draws on a hard cost budget. Leave it out.",
+        code="unbounded_cost",
+        param=field,
+        headers={"x-should-retry": "false"},
+    )

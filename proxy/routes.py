@@ -1,0 +1,113 @@
+"""The data listener's routes: from method and path to what serves them. Everything else is an error in OpenAI's shape."""
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import orjson
+from aiohttp import web
+
+from accounting.reading import Reader
+from accounting.store.errors import StoreError
+from adapters.base import Operation
+from proxy.amounts import budget_row
+from proxy.errors import ClientError, method_not_allowed, model_not_found, unavailable, unknown_url
+from proxy.gateway import Gateway
+from proxy.places import Places
+from proxy.principal import Principal
+from proxy.telemetry import Telemetry
+
+CALLS: dict[str, Operation] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+    "/v1/responses": "responses",
+}
+_STARTED = int(time.time())  # noqa: TID251 - `created` of a model is wall time
+_log = logging.getLogger("bursar")
+
+
+@dataclass(slots=True, kw_only=True)
+class Routes:
+    """Serves the data listener."""
+
+    gateway: Gateway
+    reader: Reader
+    places: Places
+    telemetry: Telemetry
+    draining: bool = False
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; every ClientError becomes its answer here, and nowhere else."""
+        request_id = "req_" + os.urandom(12).hex()
+        try:
+            return await self._dispatch(request, request_id)
+        except ClientError as error:
+            self.telemetry.refused(error, request_id)
+            headers = {**error.headers, "x-request-id": error.headers.get("x-request-id", request_id)}
+            if error.close or self.draining:
+                headers["connection"] = "close"
+            response = web.Response(
+                status=error.status, body=error.body(), headers=headers, content_type="application/json"
+            )
+            if error.close:
+                response.force_close()
+            return response
+
+    async def _dispatch(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        path, method = request.path.rstrip("/") or "/", request.method
+        operation = CALLS.get(path)
+        if operation is not None:
+            if method != "POST":
+                raise method_not_allowed(method, "POST")
+            return await self._call(request, operation, request_id)
+        serve = (
+            self._model
+            if path.startswith("/v1/models/")
+            else {"/v1/models": self._models, "/v1/budget": self._budget}.get(path)
+        )
+        if serve is None:
+            raise unknown_url(method, path)
+        if method not in ("GET", "HEAD"):
+            raise method_not_allowed(method, "GET")
+        principal = self.gateway.rules.gate.admit(request.headers, self.gateway.till.ledger.now_ms())
+        body = await serve(request, principal)
+        return web.Response(
+            body=orjson.dumps(body), content_type="application/json", headers={"x-request-id": request_id}
+        )
+
+    async def _call(self, request: web.BaseRequest, operation: Operation, request_id: str) -> web.StreamResponse:
+        if self.draining:
+            raise unavailable("This Bursar is shutting down.", code="draining", close=True)
+        await self.places.take()
+        self.telemetry.in_flight(1)
+        try:
+            return await self.gateway.call(request, operation, request_id)
+        finally:
+            self.telemetry.in_flight(-1)
+            self.places.give()
+
+    async def _models(self, request: web.BaseRequest, principal: Principal) -> dict[str, object]:
+        names = [name for name in self.gateway.rules.router.names() if principal.may_use(name)]
+        return {"object": "list", "data": [self._model_row(name) for name in names]}
+
+    async def _model(self, request: web.BaseRequest, principal: Principal) -> dict[str, object]:
+        name = unquote(request.rel_url.raw_path.removeprefix("/v1/models/"))
+        if not principal.may_use(name) or not self.gateway.rules.router.providers(name):
+            raise model_not_found(name)
+        return self._model_row(name)
+
+    def _model_row(self, name: str) -> dict[str, object]:
+        providers = self.gateway.rules.router.providers(name)
+        return {"id": name, "object": "model", "created": _STARTED, "owned_by": providers[0] if providers else "bursar"}
+
+    async def _budget(self, request: web.BaseRequest, principal: Principal) -> dict[str, object]:
+        rules = self.gateway.rules
+        budgets = rules.admitter.budgets(principal.caller, ())
+        try:
+            balances = await self.reader.balances(budgets, self.gateway.till.ledger.now_ms())
+        except StoreError as error:
+            raise unavailable("The budget store cannot be reached.", code="budget_store_unavailable") from error
+        return {"object": "list", "data": [budget_row(balance.row) for balance in balances]}

@@ -1,0 +1,194 @@
+"""One running Bursar: makes every part once, starts them in order, and stops them so that nothing is lost."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from accounting.charge import Receipt, Till
+from accounting.ledger import Ledger
+from accounting.reading import Reader
+from accounting.store.errors import StoreError, StoreSettingsError
+from accounting.stored import Stored, StoredConfig
+from accounting.supervisor import Supervisor
+from adapters.transport.base import Transport
+from adapters.transport.options import TransportOptions, shrink_tls_buffers
+from adapters.transport.raw import RawTransport
+from proxy.attempts import RetryBudget, Trier
+from proxy.building import build_prices, build_rules, build_upstreams
+from proxy.config.model import Config, spread_of
+from proxy.edge import EdgeServer
+from proxy.gateway import Gateway
+from proxy.gauges import Gauges
+from proxy.ops import Ops
+from proxy.places import Places
+from proxy.reaching import Files, credentials_for, open_store, token_transport
+from proxy.routes import Routes
+from proxy.telemetry import Telemetry
+
+POLL_S = 2.0
+STORE_START_S = 5.0
+_log = logging.getLogger("bursar")
+
+
+class Sidecar:
+    """`start`, then `url` and `ops_url` answer (a port of 0 is filled in); `stop` drains.
+
+    `environ` is where cloud credentials are looked for that the configuration leaves out.
+    """
+
+    def __init__(self, config: Config, environ: Mapping[str, str] | None = None) -> None:
+        self.config = config
+        self.supervisor = Supervisor()
+        self.store, self.embedded = open_store(config)
+        self.ledger = Ledger(self.store, supervisor=self.supervisor, embedded=self.embedded is not None)
+        self.stored = StoredConfig(self.store)
+        self.reader = Reader(self.store)
+        self.telemetry = Telemetry(_models(config))
+        self.transports: list[Transport] = []
+        self.url = self.ops_url = ""
+        self.routes: Routes
+        self._prices = build_prices(config)
+        self._upstreams = build_upstreams(
+            config, self._transport, credentials_for(self._token_transport, environ or {})
+        )
+        self._files = Files()
+        self._stored: Stored | None = None
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._background: list[asyncio.Task[None]] = []
+        self._reloading = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Start everything; calls are answered when this returns. Raises StoreSettingsError and OSError (port in use)."""
+        shrink_tls_buffers()
+        await self._meet_store()
+        config, server = self.config, self.config.server
+        rules = build_rules(config, self._stored, self._upstreams, self._prices)
+        self.ledger.config_version = rules.version
+        self.ledger.on_overspent = self.telemetry.overspent
+        till = Till(ledger=self.ledger, supervisor=self.supervisor, on_receipt=self._receipt)
+        trier = Trier(
+            tries=config.retries.attempts, retries=RetryBudget(config.retries.budget), fetch=self._files.fetch,
+            on_failure=self.telemetry.attempt_failed,
+        )  # fmt: skip
+        gateway = Gateway(
+            rules=rules,
+            till=till,
+            trier=trier,
+            supervisor=self.supervisor,
+            server=server,
+            timeouts=config.timeouts,
+            reload=self.reload,
+        )
+        places = Places(most=server.max_in_flight, queue=server.queue, queue_s=server.queue_seconds)
+        self.routes = Routes(gateway=gateway, reader=self.reader, places=places, telemetry=self.telemetry)
+        gauges = Gauges(
+            self.telemetry.registry, store=self.store, ledger=self.ledger, reader=self.reader,
+            budgets=lambda: gateway.rules.admitter.book.all(),
+        )  # fmt: skip
+        ops = Ops(
+            registry=self.telemetry.registry, ready=self._not_ready, collect=gauges.collect,
+            admin_token=config.ops.admin_token.reveal(),
+        )  # fmt: skip
+        self.url = await self._listen(config.listen, EdgeServer(
+            self.routes.handle, max_body_bytes=server.max_body_bytes, header_s=server.header_seconds, max_connections=server.max_connections,
+        ))  # fmt: skip
+        self.ops_url = await self._listen(config.ops.listen, EdgeServer(
+            ops.handle, max_body_bytes=2**20, header_s=server.header_seconds, max_connections=256,
+        ))  # fmt: skip
+        self._background = [
+            self.supervisor.spawn(self.ledger.heartbeat(), name="heartbeat"),
+            self.supervisor.spawn(self._poll(), name="poll"),
+        ]
+
+    async def stop(self, drain_s: float | None = None) -> None:
+        """Take no new calls, let those in flight end, settle everything, then close. Safe to call once."""
+        if hasattr(self, "routes"):
+            self.routes.draining = True
+            await self.routes.places.until_idle(self.config.server.drain_seconds if drain_s is None else drain_s)
+        for close in reversed(self._closers):
+            await close()
+        for task in self._background:
+            task.cancel()
+        left = await self.supervisor.drain(5.0)
+        if left:
+            _log.warning("%d background tasks did not end in time", left)
+        for transport in self.transports:
+            await transport.close()
+        await self._files.close()
+        await self.store.close()
+        if self.embedded is not None:
+            await self.embedded.stop()
+
+    async def reload(self, version: str) -> None:
+        """Bring the rules up to what is stored, if they are older than `version`."""
+        async with self._reloading:
+            if self.routes.gateway.rules.version == version:
+                return
+            self._stored = await self.stored.read()
+            self._replace_rules()
+
+    def _replace_rules(self) -> None:
+        rules = build_rules(self.config, self._stored, self._upstreams, self._prices)
+        self.routes.gateway.rules = rules
+        self.ledger.config_version = rules.version
+
+    async def _meet_store(self) -> None:
+        """Connect if the store is there; if not, start all the same: each budget has its own policy for that."""
+        self.store.hard = any(budget.mode == "hard" for budget in self.config.budgets)
+        self.store.on_latency = self.telemetry.store_latency.observe
+        try:
+            await self.ledger.start(STORE_START_S)
+            self._stored = await self.stored.read()
+        except StoreError as error:
+            if self.embedded is not None or isinstance(error, StoreSettingsError):
+                raise
+            _log.warning("the store cannot be reached yet: %s", error)
+        for warning in self.store.warnings:
+            _log.warning("%s", warning)
+
+    async def _poll(self) -> None:
+        """See changes of what is stored, also when no call comes that would notice."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            with contextlib.suppress(StoreError):
+                await self.reload(await self.stored.version())
+
+    async def _listen(self, address: str, server: EdgeServer) -> str:
+        host, _, port = address.rpartition(":")
+        runner = web.ServerRunner(server)
+        await runner.setup()
+        site = web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024, shutdown_timeout=1.0)
+        await site.start()
+        self._closers.append(runner.cleanup)
+        name = runner.addresses[0]
+        return f"http://{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
+
+    def _not_ready(self) -> dict[str, str]:
+        missing = {}
+        if not self.store.up:
+            missing["store"] = "the budget store cannot be reached"
+        elif self.ledger.learning:
+            missing["store"] = "the budget store is being told what was held"
+        if self.routes.draining:
+            missing["drain"] = "shutting down"
+        return missing
+
+    def _receipt(self, receipt: Receipt) -> None:
+        self.telemetry.receipt(receipt)
+
+    def _transport(self, options: TransportOptions) -> Transport:
+        transport = RawTransport(options)
+        self.transports.append(transport)
+        return transport
+
+    def _token_transport(self) -> Transport:
+        transport = token_transport()
+        self.transports.append(transport)
+        return transport
+
+
+def _models(config: Config) -> set[str]:
+    return {target.to.partition("/")[2] for entry in config.models.values() for target in spread_of(entry).targets}
