@@ -1,0 +1,161 @@
+"""The price of one model, and what a call or a hold costs by it, in whole nano-USD rounded up.
+
+Rates are integers of pico-USD per token, so no price is rounded before the sum is; the one rounding is up and comes last.
+A rate that a vendor does not name is the next more general one (cached -> input). Nothing is ever negative, whatever
+numbers a provider sends: parts that exceed their whole raise the whole.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from accounting.usage import Usage
+
+PICO_PER_NANO: Final = 1000
+# What providers call the service that costs the plain price. `scale` is paid for beforehand.
+PLAIN_SERVICE: Final = frozenset({"", "default", "auto", "standard", "standard_only", "scale", "on_demand"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Pico-USD per token; None is not named by the vendor."""
+
+    input: int = 0
+    cached: int | None = None
+    cache_write: int | None = None
+    cache_write_1h: int | None = None
+    audio_input: int | None = None
+    cached_audio: int | None = None
+    image_input: int | None = None
+    video_input: int | None = None
+    output: int = 0
+    reasoning: int | None = None
+    audio_output: int | None = None
+    image_output: int | None = None  # of models that answer in pictures: all output that is neither reasoning nor sound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """Rates of the whole call once its input is more than `above` tokens."""
+
+    above: int
+    rates: Rates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The rates of one class of service, and its tiers by rising threshold."""
+
+    rates: Rates
+    tiers: tuple[Tier, ...] = ()
+
+    def for_input(self, input_tokens: int) -> Rates:
+        """Return the rates of a call with so much input."""
+        for tier in reversed(self.tiers):
+            if input_tokens > tier.above:
+                return tier.rates
+        return self.rates
+
+    def up_to(self, input_tokens: int) -> Iterable[Rates]:
+        """Yield the rates of every call with at most so much input."""
+        yield self.rates
+        yield from (tier.rates for tier in self.tiers if input_tokens > tier.above)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a model costs. `services` are those that cost other than plain (flex, priority, fast)."""
+
+    plain: Service
+    services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
+    per_request_pico: int = 0
+    context: int | None = None  # tokens of input the model takes at most, where known
+    version: str = ""  # of the table or configuration it comes from; kept in every record
+
+    @property
+    def per_request(self) -> int:
+        """Nano-USD of a call before its first token."""
+        return _nanousd(self.per_request_pico)
+
+    def cost_nanousd(self, usage: Usage) -> int:
+        """Return what the call cost, with an error of at least 0 and less than 1. No call has a negative cost.
+
+        A service class that is not known here costs as the dearest known of the model.
+        """
+        return _nanousd(
+            self.per_request_pico + max(_pico(usage, service) for service in self._served(usage.service_tier))
+        )
+
+    def worst_input_nanousd(self, input_tokens: int, service_tier: str | None = None) -> int:
+        """Return the most that so many input tokens can cost: none of them cached, or all written to the dearest cache.
+
+        `service_tier` is what the request asks for. `per_request` is not in it.
+        """
+        tokens = max(0, input_tokens)
+        return _nanousd(tokens * max(map(_dearest_input, self._possible(tokens, service_tier))))
+
+    def worst_output_nanousd_per_token(self, input_tokens: int, service_tier: str | None = None) -> int:
+        """Return the most that one output token can cost after so much input, reasoning and sound included.
+
+        It is rounded up, so a hold made of it may exceed the cost by less than a nano-USD per token.
+        """
+        return _nanousd(max(map(_dearest_output, self._possible(max(0, input_tokens), service_tier))))
+
+    def _served(self, service_tier: str | None) -> Iterable[Service]:
+        if not service_tier or service_tier in PLAIN_SERVICE:
+            return (self.plain,)
+        service = self.services.get(service_tier)
+        return (service,) if service else (self.plain, *self.services.values())
+
+    def _possible(self, input_tokens: int, service_tier: str | None) -> Iterable[Rates]:
+        # A request for another class may be served plainly, hence plain is always possible.
+        for service in (self.plain, *self._served(service_tier)):
+            yield from service.up_to(input_tokens)
+
+
+def _nanousd(pico: int) -> int:
+    return -(-pico // PICO_PER_NANO)
+
+
+def _pico(usage: Usage, service: Service) -> int:
+    cached, written, written_1h = max(0, usage.cached), max(0, usage.cache_write), max(0, usage.cache_write_1h)
+    audio, image = max(0, usage.audio_input), max(0, usage.image_input)
+    total = max(usage.input, cached + written + written_1h, audio + image)
+    rates = service.for_input(total)
+    cached_rate = _first(rates.cached, rates.input)
+    write_rate = _first(rates.cache_write, rates.input)
+    pico = cached * cached_rate + written * write_rate + written_1h * _first(rates.cache_write_1h, write_rate)
+    # Nobody says how much of the sound was cached: it is taken to be the uncached part as far as that goes.
+    fresh = total - cached - written - written_1h
+    fresh_audio = min(audio, fresh)
+    fresh_image = min(image, fresh - fresh_audio)
+    pico += fresh_audio * _first(rates.audio_input, rates.input)
+    pico += fresh_image * _first(rates.image_input, rates.input)
+    pico += (fresh - fresh_audio - fresh_image) * rates.input
+    if rates.cached_audio is not None:
+        pico += min(audio - fresh_audio, cached) * max(0, rates.cached_audio - cached_rate)
+    return pico + _output_pico(usage, rates)
+
+
+def _output_pico(usage: Usage, rates: Rates) -> int:
+    reasoning, audio = max(0, usage.reasoning), max(0, usage.audio_output)
+    rest = max(usage.output, reasoning + audio) - reasoning - audio
+    return (
+        reasoning * _first(rates.reasoning, rates.output)
+        + audio * _first(rates.audio_output, rates.output)
+        + rest * _first(rates.image_output, rates.output)
+    )
+
+
+def _dearest_input(rates: Rates) -> int:
+    named = (rates.cached, rates.cache_write, rates.cache_write_1h, rates.audio_input, rates.cached_audio)
+    return max(rates.input, *(rate or 0 for rate in (*named, rates.image_input, rates.video_input)))
+
+
+def _dearest_output(rates: Rates) -> int:
+    return max(rates.output, rates.reasoning or 0, rates.audio_output or 0, rates.image_output or 0)
+
+
+def _first(rate: int | None, general: int) -> int:
+    return general if rate is None else rate
