@@ -1,0 +1,88 @@
+"""Writes a request as bytes, and refuses what could be read as more than one.
+
+Framing is Bursar's alone: one content-length, never a transfer-encoding, host from the URL. Whatever the caller says on
+those is left out, not merged.
+"""
+
+import re
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from adapters.base import UpstreamRequest
+from adapters.errors import InvalidRequestError
+
+_URL = re.compile(r"https?://[\x21-\x7e]+", re.IGNORECASE)  # urlsplit would drop CR, LF and TAB without a word
+_HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # TAB alone is allowed in a value (RFC 9110, 5.5)
+_OURS = frozenset(
+    {
+        "host", "content-length", "transfer-encoding", "connection", "accept-encoding", "keep-alive", "te", "trailer",
+        "upgrade", "expect", "proxy-connection", "proxy-authorization",
+    }
+)  # fmt: skip
+
+
+class Origin(NamedTuple):
+    """Where a connection leads; connections are shared by all calls to one origin."""
+
+    scheme: str
+    host: str  # lower case, an IPv6 address without its brackets
+    port: int
+
+
+class Target(NamedTuple):
+    """A URL, taken apart: `path` with its query, and the value of the host header."""
+
+    origin: Origin
+    path: str
+    authority: str
+
+
+def parse_url(url: str) -> Target:
+    """Take a URL apart. Raises InvalidRequestError on anything but a plain absolute http or https URL in ASCII."""
+    try:
+        if _URL.fullmatch(url) is None:
+            raise ValueError
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
+        if "@" in parts.netloc or _HOST.fullmatch(host) is None or port == 0:
+            raise ValueError
+    except ValueError as error:
+        raise InvalidRequestError("the URL of the provider is not a plain http or https URL") from error
+    default = 443 if scheme == "https" else 80
+    authority = f"[{host}]" if ":" in host else host
+    if port is not None and port != default:
+        authority += f":{port}"
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Target(Origin(scheme, host, port or default), path, authority)
+
+
+def head_bytes(request: UpstreamRequest, target: Target) -> bytes:
+    """Return the request line and headers, to be followed by the body. Raises InvalidRequestError."""
+    lines = [f"{_method(request)} {target.path} HTTP/1.1\r\nhost: {target.authority}"]
+    for name, value in sendable(request):
+        lines.append(f"{name}: {value}")
+    if request.body or request.method not in {"GET", "HEAD"}:
+        lines.append(f"content-length: {len(request.body)}")
+    lines.append("accept-encoding: identity\r\n\r\n")
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def sendable(request: UpstreamRequest) -> list[tuple[str, str]]:
+    """Return the headers that go out as the caller gave them. Raises InvalidRequestError, naming the header only."""
+    kept = []
+    for name, value in request.headers:
+        if _TOKEN.fullmatch(name) is None:
+            raise InvalidRequestError("a header to the provider has a name that is not allowed")
+        if _CONTROL.search(value) is not None or not value.isascii():
+            raise InvalidRequestError(f"the header {name.lower()} to the provider has a value that is not allowed")
+        if name.lower() not in _OURS:
+            kept.append((name, value))
+    return kept
+
+
+def _method(request: UpstreamRequest) -> str:
+    if _TOKEN.fullmatch(request.method) is None:
+        raise InvalidRequestError("the method of the request to the provider is not allowed")
+    return request.method

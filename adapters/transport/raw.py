@@ -1,0 +1,209 @@
+"""The fast transport: asyncio's protocols and httptools, a pool of kept connections, nothing per piece but the piece.
+
+A response gives its connection back by itself as soon as the last piece was taken. One that is dropped without `close` holds
+its connection until the total limit.
+"""
+
+import asyncio
+
+from adapters.base import UpstreamRequest
+from adapters.errors import UpstreamError, UpstreamProtocolError, UpstreamUnavailableError
+from adapters.transport.base import Timeouts, Transport, UpstreamResponse
+from adapters.transport.connection import Connection, StaleConnectionError
+from adapters.transport.decode import BodyDecoder, decoder_for
+from adapters.transport.dial import Dialer
+from adapters.transport.options import TransportOptions
+from adapters.transport.outgoing import Origin, Target, head_bytes, parse_url
+from adapters.transport.pool import Pool
+from adapters.transport.resolver import Resolver
+from adapters.transport.timers import Timers
+
+_TARGETS_MAX = 512
+
+
+class RawTransport(Transport):
+    """One pool for all providers that share these options; belongs to the loop that first sends. Raises ValueError.
+
+    `resolver` decides where connections may lead.
+    """
+
+    def __init__(self, options: TransportOptions | None = None, *, resolver: Resolver | None = None) -> None:
+        options = options or TransportOptions()
+        self._dialer = Dialer(options, resolver or Resolver(options.dns_ttl_s))
+        self._timers = Timers()
+        self._pool = Pool(idle_s=options.idle_s, per_origin=options.idle_per_origin, total=options.idle_total)
+        self._targets: dict[str, Target] = {}
+        self._open: set[Connection] = set()
+        self._closed = False
+
+    async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
+        """Send as Transport.send says. Raises InvalidRequestError too, for a URL or header that must not be sent."""
+        target = self._target(request.url)
+        head = head_bytes(request, target)
+        total_at = asyncio.get_running_loop().time() + timeouts.total
+        connection = self._pool.take(target.origin)
+        tried = connection is not None
+        if connection is not None:
+            try:
+                return await self._exchange(connection, head, request, timeouts, total_at)
+            except StaleConnectionError:
+                pass
+        try:
+            connection = await self._dial(target.origin, timeouts, total_at)
+        except UpstreamUnavailableError as error:
+            error.delivered = tried  # the first try did write
+            raise
+        return await self._exchange(connection, head, request, timeouts, total_at)
+
+    async def close(self) -> None:
+        self._closed = True
+        self._pool.close()
+        for connection in tuple(self._open):
+            connection.cut()
+        self._timers.close()
+
+    @property
+    def idle(self) -> int:
+        """The number of idle connections."""
+        return len(self._pool)
+
+    @property
+    def open(self) -> int:
+        """The number of connections, idle, in use or being opened."""
+        return len(self._open)
+
+    def release(self, connection: Connection) -> None:
+        """End a connection's call; for RawResponse only."""
+        if connection.end() and not self._closed:
+            self._pool.put(connection)
+        else:
+            connection.cut()
+
+    def _target(self, url: str) -> Target:
+        target = self._targets.get(url)
+        if target is None:
+            target = parse_url(url)
+            if len(self._targets) >= _TARGETS_MAX:
+                self._targets.clear()
+            self._targets[url] = target
+        return target
+
+    async def _dial(self, origin: Origin, timeouts: Timeouts, total_at: float) -> Connection:
+        connection = Connection(origin, self._timers, self._lost)
+        self._open.add(connection)
+        ready = False
+        try:
+            await self._dialer.dial(connection, timeouts, total_at)
+            ready = not self._closed
+        finally:
+            if not ready:
+                self._open.discard(connection)
+                connection.cut()
+        if not ready:
+            raise UpstreamUnavailableError("the transport was closed", delivered=False)
+        return connection
+
+    async def _exchange(
+        self, connection: Connection, head: bytes, request: UpstreamRequest, timeouts: Timeouts, total_at: float
+    ) -> UpstreamResponse:
+        bodiless = request.method == "HEAD"
+        connection.begin(head, request.body, timeouts=timeouts, total_at=total_at, bodiless=bodiless)
+        await connection.head()
+        incoming = connection.incoming
+        decoder = None
+        if "content-encoding" in incoming.headers:
+            try:
+                decoder = decoder_for(incoming.headers, bodiless=bodiless)
+            except UpstreamProtocolError:
+                connection.cut()
+                raise
+        return RawResponse(self, connection, decoder)
+
+    def _lost(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        self._pool.discard(connection)
+
+
+class RawResponse(UpstreamResponse):
+    """A response on one connection; after its end, its failure or `close` it has none and cannot touch it any more."""
+
+    __slots__ = ("_connection", "_decoder", "_failure", "_transport", "headers", "status")
+
+    def __init__(self, transport: RawTransport, connection: Connection, decoder: BodyDecoder | None) -> None:
+        self.status = connection.incoming.status
+        self.headers = connection.incoming.headers
+        self._transport = transport
+        self._connection: Connection | None = connection
+        self._decoder = decoder
+        self._failure: UpstreamError | None = None
+        if connection.drained:  # there is no body
+            self._end()
+
+    async def read(self, max_bytes: int) -> bytes:
+        length = self.headers.get("content-length", "")
+        if self._connection is not None and len(length) <= 20 and length.isdecimal() and int(length) > max_bytes:  # noqa: PLR2004 - a 64-bit number
+            self._too_large(max_bytes)
+        first = piece = await self.next_piece()
+        if self._connection is None and self._decoder is None and self._failure is None and len(first) <= max_bytes:
+            return first
+        pieces, size = [first], len(first)
+        while piece:
+            if size > max_bytes:
+                self._too_large(max_bytes)
+            piece = await self.next_piece()
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)
+
+    async def next_piece(self) -> bytes:
+        if self._decoder is None:
+            return await self._wire_piece()
+        decoder = self._decoder
+        try:
+            while not (out := decoder.pull()):
+                piece = await self._wire_piece()
+                if not piece:
+                    decoder.finish()
+                    return b""
+                decoder.push(piece)
+        except UpstreamProtocolError as error:
+            self._failure = error
+            self.close()
+            raise
+        return out
+
+    def close(self) -> None:
+        if self._connection is not None:
+            if self._failure is None and not self._connection.drained:
+                self._failure = UpstreamUnavailableError("the response was closed before its end")
+            self._end()
+
+    async def _wire_piece(self) -> bytes:
+        connection = self._connection
+        if connection is None:
+            if self._failure is not None:
+                raise self._failure
+            return b""
+        done = False
+        try:
+            piece = await connection.piece()
+            done = True
+        except UpstreamError as error:
+            self._failure = self._failure or error
+            raise
+        finally:
+            if not done:
+                self.close()
+        if connection.drained:
+            self._end()
+        return piece
+
+    def _end(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._transport.release(connection)
+
+    def _too_large(self, max_bytes: int) -> None:
+        self._failure = UpstreamProtocolError(f"the provider's response is larger than {max_bytes} bytes")
+        self.close()
+        raise self._failure
