@@ -88,6 +88,7 @@ class StreamTranslator(ABC):
     started: bool = False  # the first meaningful event has been seen; the 200 may be sent
     finished: bool = False  # the end was written ([DONE]), or `error` is set: feed nothing more
     error: UpstreamError | None = None  # to be told to the client, after the bytes returned with it
+    usage_hint: JSON | None = None  # what `cut` tells as usage where the provider has told none
 
     @abstractmethod
     def feed(self, data: bytes) -> bytes:

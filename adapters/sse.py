@@ -12,6 +12,7 @@ import orjson
 from adapters.base import JSON
 
 EVENT_BYTES_MAX = 4 * 1024 * 1024
+_CR, _LF = 0x0D, 0x0A
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -52,7 +53,7 @@ class Decoder:
             self._first = False
         if self._skip_lf and self._rest:
             self._skip_lf = False
-            if self._rest[0] == 0x0A:
+            if self._rest[0] == _LF:
                 del self._rest[:1]
         return self._lines()
 
@@ -64,7 +65,7 @@ class Decoder:
             start = end.end()
             if event is not None:
                 events.append(event)
-        self._skip_lf = start > 0 and start == len(self._rest) and self._rest[-1] == 0x0D
+        self._skip_lf = start > 0 and start == len(self._rest) and self._rest[-1] == _CR
         del self._rest[:start]
         self._scanned = len(self._rest)
         if self._size + len(self._rest) > EVENT_BYTES_MAX:

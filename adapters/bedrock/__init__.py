@@ -1,0 +1,1 @@
+"""Amazon Bedrock's Converse: OpenAI's chat to it, and its answers, streams and errors back."""
