@@ -55,5 +55,6 @@ class Meter:
             self.response_model = model[:256]
         if isinstance(tier, str):
             self._service_tier = tier[:32]
-        if isinstance(usage, dict) and usage:
+        if isinstance(usage, dict) and usage and not (chunk.get("object") == "list" and not any(usage.values())):
+            # an embedding of nothing costs nothing, but a provider that never counts says 0 too
             self.reported = usage_from_openai(usage, service_tier=self._service_tier)

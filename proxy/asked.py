@@ -7,6 +7,8 @@ from typing import Any
 import orjson
 
 from adapters.base import JSON, Operation
+from adapters.splice import splice
+from proxy.config.environment import CallDefaults
 from proxy.errors import ClientError, bad_body
 
 MESSAGES_MAX = 4096
@@ -29,7 +31,7 @@ _NEEDED: dict[Operation, str] = {
 # Fields that make a provider do, or read, what no output limit bounds: https://platform.openai.com/docs/pricing
 _UNBOUNDED = (
     "web_search_options", "search_parameters", "plugins", "mcp_servers", "previous_response_id", "conversation",
-    "prompt_template", "background", "audio",
+    "prompt_template", "background", "audio", "container",
 )  # fmt: skip
 _BOUNDED_TOOLS = {"function", "custom", None}
 
@@ -52,9 +54,9 @@ class Asked:
     unbounded: str | None  # the first field whose cost no output limit bounds
 
 
-def read_request(operation: Operation, raw: bytes) -> Asked:
-    """Parse and check. Raises ClientError 400, naming the field."""
-    body = _object(raw)
+def read_request(operation: Operation, raw: bytes, defaults: CallDefaults) -> Asked:
+    """Parse and check; what the client leaves out comes from `defaults`. Raises ClientError 400, naming the field."""
+    body, raw = _with_defaults(_object(raw), raw, defaults)
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise bad_body(
@@ -92,6 +94,17 @@ def _object(raw: bytes) -> JSON:
     if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and _too_deep(body):
         raise bad_body(f"The body is nested more than {DEPTH_MAX} levels deep.")
     return body
+
+
+def _with_defaults(body: JSON, raw: bytes, defaults: CallDefaults) -> tuple[JSON, bytes]:
+    missing: JSON = {}
+    if defaults.model is not None and body.get("model") is None:
+        missing["model"] = defaults.model
+    if defaults.temperature is not None and body.get("temperature") is None:
+        missing["temperature"] = defaults.temperature
+    if not missing:
+        return body, raw
+    return {**body, **missing}, splice(raw, {name: orjson.dumps(value) for name, value in missing.items()})
 
 
 def _too_deep(body: JSON) -> bool:

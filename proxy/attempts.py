@@ -117,7 +117,8 @@ class Trier:
         if wanted := upstream.adapter.wanted_media(call):
             call = replace(call, media={url: await self.fetch(url) for url in wanted})
         exchange = upstream.adapter.exchange(call)
-        request = replace(exchange.request, headers=(*exchange.request.headers, *upstream.headers))
+        ours = ("x-request-id", charge.request_id)  # so that the provider's logs and ours can be laid side by side
+        request = replace(exchange.request, headers=(*exchange.request.headers, *upstream.headers, ours))
         request = await upstream.next_credentials().apply(request)
         meter = Meter(target.model, lambda: count_input(asked.operation, asked.body, target.model))
         attempt = charge.begin(Attempt(upstream.name, target.model, plan.terms.prices[number], meter, billable=True))

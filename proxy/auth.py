@@ -1,9 +1,12 @@
 """From a request's Authorization header to a `Principal`. Decided on the header alone, never on a URL or a Host."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from accounting.budgets import Caller
 from adapters.base import JSON
+from adapters.splice import splice
+from proxy.asked import Asked
 from proxy.errors import ClientError, bad_body, unauthorised
 from proxy.keyring import Keyring
 from proxy.principal import Principal
@@ -39,6 +42,15 @@ def presented(headers: Mapping[str, str]) -> str:
     if scheme.lower() == "bearer":
         return value.strip()
     return headers.get("api-key", "").strip()
+
+
+def without_user(principal: Principal, asked: Asked) -> Asked:
+    """Return the request without the field in which a trusted key names its end user: it is between us and the key's owner."""
+    source, _, name = (principal.user_from or "").partition(":")
+    if source != "body" or name not in asked.body:
+        return asked
+    body = {key: value for key, value in asked.body.items() if key != name}
+    return replace(asked, body=body, raw=splice(asked.raw, {name: None}))
 
 
 def end_user(principal: Principal, headers: Mapping[str, str], body: JSON) -> Principal:

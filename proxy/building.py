@@ -11,6 +11,7 @@ from accounting.stored import Stored, StoredKey
 from adapters.base import Endpoint
 from adapters.credentials.base import Credentials
 from adapters.presets import PRESETS
+from adapters.quirks import is_openai
 from adapters.registry import make_adapter
 from adapters.transport.base import Timeouts, Transport
 from adapters.transport.options import TransportOptions
@@ -51,22 +52,17 @@ def endpoint_of(name: str, provider: Provider) -> Endpoint:
     default = preset.base_url if preset else BASE_URLS.get(kind, "")
     base_url = provider.base_url or _placed(default, provider)
     own = provider.base_url is None and preset is None
-    repair = provider.repair == "auto" if provider.repair is not None else not (own or is_vendor(base_url))
+    repair = provider.repair == "auto" if provider.repair is not None else not (own or is_openai(base_url))
     return Endpoint(
         name=name, kind=kind, base_url=base_url.rstrip("/"), preset=provider.preset, repair=repair,
         quirks=dict(provider.quirks), options=options,
     )  # fmt: skip
 
 
-def is_vendor(base_url: str) -> bool:
-    """Tell whether a URL is OpenAI's own, whose answers need no mending."""
-    return base_url.startswith(("https://api.openai.com/", "https://eu.api.openai.com/", "https://us.api.openai.com/"))
-
-
 def price_list(provider: Provider) -> str | None:
     """Return whose prices apply: a vendor's own endpoint has its vendor's, any other address none."""
     kind = kind_of(provider)
-    if provider.base_url is not None and kind != "azure" and not is_vendor(provider.base_url):
+    if provider.base_url is not None and kind != "azure" and not is_openai(provider.base_url):
         return None
     return provider.preset or (None if kind == "fake" else kind)
 

@@ -21,13 +21,14 @@ from proxy.admission import Terms
 from proxy.answering import answer_headers, cost_header, upstream_headers
 from proxy.asked import Asked, read_request
 from proxy.attempts import Begun, Plan, Trier
-from proxy.auth import end_user
+from proxy.auth import end_user, without_user
+from proxy.config.environment import CallDefaults
 from proxy.config.model import Server, Timeouts
 from proxy.errors import ClientError, from_adapter, model_not_found, unavailable
 from proxy.principal import Principal
 from proxy.refusals import refusal
 from proxy.rules import Rules
-from proxy.streaming import Grant, Relay, tend
+from proxy.streaming import Grant, Relay, read_to_end, tend
 from proxy.upstreams import Target
 
 _RULES_TRIES = 3
@@ -70,6 +71,7 @@ class Gateway:
     supervisor: Supervisor
     server: Server
     timeouts: Timeouts
+    defaults: CallDefaults
     reload: Callable[[str], Awaitable[None]]  # brings `rules` to at least this version of what is stored
 
     async def call(self, request: web.BaseRequest, operation: Operation, request_id: str) -> web.StreamResponse:
@@ -78,8 +80,9 @@ class Gateway:
         for attempt in range(_RULES_TRIES):
             rules = self.rules
             principal = rules.gate.admit(request.headers, self.till.ledger.now_ms())
-            asked = read_request(operation, raw)
+            asked = read_request(operation, raw, self.defaults)
             principal = end_user(principal, request.headers, asked.body)
+            asked = without_user(principal, asked)
             targets = self._targets(rules, asked, principal)
             terms = await self._terms(rules, asked, principal, targets)
             admitted = Admitted(request_id=request_id, asked=asked, principal=principal, targets=targets, terms=terms)
@@ -175,9 +178,12 @@ class Gateway:
         except ConnectionError:
             charge.outcome = "disconnect"
         finally:
-            begun.response.close()
             if tending is not None:
                 tending.cancel()
+            if charge.outcome == "ok":
+                self.supervisor.spawn(read_to_end(begun.response), name="read to end")
+            else:
+                begun.response.close()
         return response
 
     async def _tend(self, relay: Relay, request: web.BaseRequest, response: web.StreamResponse) -> None:

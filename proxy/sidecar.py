@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 from aiohttp import web
 
@@ -18,6 +19,8 @@ from adapters.transport.options import TransportOptions, shrink_tls_buffers
 from adapters.transport.raw import RawTransport
 from proxy.attempts import RetryBudget, Trier
 from proxy.building import build_prices, build_rules, build_upstreams
+from proxy.builtin import BuiltInProviders
+from proxy.config.environment import CallDefaults
 from proxy.config.model import Config, spread_of
 from proxy.edge import EdgeServer
 from proxy.gateway import Gateway
@@ -27,6 +30,7 @@ from proxy.places import Places
 from proxy.reaching import Files, credentials_for, open_store, token_transport
 from proxy.routes import Routes
 from proxy.telemetry import Telemetry
+from proxy.upstreams import Upstreams
 
 POLL_S = 2.0
 STORE_START_S = 5.0
@@ -39,21 +43,30 @@ class Sidecar:
     `environ` is where cloud credentials are looked for that the configuration leaves out.
     """
 
-    def __init__(self, config: Config, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str] | None = None,
+        *,
+        defaults: CallDefaults | None = None,
+        fake_pace: float = 0,
+    ) -> None:
         self.config = config
+        self.defaults = defaults or CallDefaults()
         self.supervisor = Supervisor()
         self.store, self.embedded = open_store(config)
         self.ledger = Ledger(self.store, supervisor=self.supervisor, embedded=self.embedded is not None)
         self.stored = StoredConfig(self.store)
         self.reader = Reader(self.store)
         self.telemetry = Telemetry(_models(config))
-        self.transports: list[Transport] = []
+        self._transports: dict[TransportOptions, Transport] = {}
+        self._tokens: Transport | None = None
         self.url = self.ops_url = ""
         self.routes: Routes
         self._prices = build_prices(config)
-        self._upstreams = build_upstreams(
-            config, self._transport, credentials_for(self._token_transport, environ or {})
-        )
+        self._environ = environ or {}
+        self._fakes = BuiltInProviders(fake_pace)
+        self._upstreams: Upstreams = {}
         self._files = Files()
         self._stored: Stored | None = None
         self._closers: list[Callable[[], Awaitable[None]]] = []
@@ -64,6 +77,8 @@ class Sidecar:
         """Start everything; calls are answered when this returns. Raises StoreSettingsError and OSError (port in use)."""
         shrink_tls_buffers()
         await self._meet_store()
+        await self._fakes.start(self.config)
+        self._upstreams = self._connect(self.config)
         config, server = self.config, self.config.server
         rules = build_rules(config, self._stored, self._upstreams, self._prices)
         self.ledger.config_version = rules.version
@@ -80,6 +95,7 @@ class Sidecar:
             supervisor=self.supervisor,
             server=server,
             timeouts=config.timeouts,
+            defaults=self.defaults,
             reload=self.reload,
         )
         places = Places(most=server.max_in_flight, queue=server.queue, queue_s=server.queue_seconds)
@@ -115,9 +131,10 @@ class Sidecar:
         left = await self.supervisor.drain(5.0)
         if left:
             _log.warning("%d background tasks did not end in time", left)
-        for transport in self.transports:
+        for transport in (*self._transports.values(), *([self._tokens] if self._tokens else [])):
             await transport.close()
         await self._files.close()
+        await self._fakes.stop()
         await self.store.close()
         if self.embedded is not None:
             await self.embedded.stop()
@@ -129,6 +146,44 @@ class Sidecar:
                 return
             self._stored = await self.stored.read()
             self._replace_rules()
+
+    async def reload_file(self, source: str) -> None:
+        """Read the file anew and put it in force whole; a bad one changes nothing and says so. Listeners stay as they are."""
+        from proxy.config.load import load
+        from proxy.config.problem import ConfigError
+
+        try:
+            config = (await asyncio.to_thread(load, source)).config
+            await self._fakes.start(config)
+            upstreams = self._connect(config)
+        except (ConfigError, ValueError, OSError) as error:
+            _log.error("the new configuration is not usable, the old one stays: %s", error)
+            return
+        async with self._reloading:
+            self.config, self._upstreams, self._prices = config, upstreams, build_prices(config)
+            self.telemetry.models = frozenset(_models(config))
+            self._replace_rules()
+        _log.info("configuration reloaded")
+
+    async def watch_file(self, source: str) -> None:
+        """Reload whenever the file changes, as it does when a ConfigMap is mounted and updated."""
+        seen = await asyncio.to_thread(_file_state, source)
+        while True:
+            await asyncio.sleep(POLL_S)
+            now = await asyncio.to_thread(_file_state, source)
+            if now != seen:
+                seen = now
+                await self.reload_file(source)
+
+    def hurry(self) -> None:
+        """Cut short a drain that is under way."""
+        self.routes.places.hurry()
+
+    def _connect(self, config: Config) -> Upstreams:
+        """Return the configured providers, on the transports that are already open where the settings are the same."""
+        return build_upstreams(
+            self._fakes.placed(config), self._transport, credentials_for(self._token_transport, self._environ)
+        )
 
     def _replace_rules(self) -> None:
         rules = build_rules(self.config, self._stored, self._upstreams, self._prices)
@@ -180,14 +235,22 @@ class Sidecar:
         self.telemetry.receipt(receipt)
 
     def _transport(self, options: TransportOptions) -> Transport:
-        transport = RawTransport(options)
-        self.transports.append(transport)
-        return transport
+        if options not in self._transports:
+            self._transports[options] = RawTransport(options)
+        return self._transports[options]
 
     def _token_transport(self) -> Transport:
-        transport = token_transport()
-        self.transports.append(transport)
-        return transport
+        if self._tokens is None:
+            self._tokens = token_transport()
+        return self._tokens
+
+
+def _file_state(source: str) -> tuple[int, int] | None:
+    try:
+        state = Path(source).stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_ino
 
 
 def _models(config: Config) -> set[str]:

@@ -14,11 +14,14 @@ from accounting.charge import Charge
 from accounting.tokens.families import encoding_for
 from adapters.errors import UpstreamError
 from adapters.sse import KEEPALIVE
+from adapters.transport.base import UpstreamResponse
 from proxy.attempts import Begun
 
 CHECK_BYTES_MIN = 256
 CHECK_BYTES_MAX = 64 * 1024
 CHECK_EVENTS = 256
+END_BYTES_MAX = 64 * 1024
+END_S = 1.0
 
 Write = Callable[[bytes], Awaitable[None]]
 
@@ -61,7 +64,6 @@ class Relay:
         try:
             await self._pieces()
         finally:
-            self._response.close()
             self._meter.observe(self._translator.take())
         return self.outcome
 
@@ -75,7 +77,8 @@ class Relay:
                 await self._send(out)
                 if await self._passed_grant(len(out), out.count(b"\n\n")):
                     self.outcome = "cut"
-                    await self._last(translator.cut())
+                    self._response.close()  # first of all: the provider is to stop
+                    await self._last(await self._cut())
                     return
             try:
                 piece = await self._response.next_piece()
@@ -95,7 +98,6 @@ class Relay:
             self.outcome = "upstream_error"
             out += b"" if self.at_boundary or out else b"\n\n"
             out += b"data: " + orjson.dumps(error.body()) + b"\n\n"
-        self._response.close()
         self._meter.observe(self._translator.take())
         if self._meter.reported is not None:
             await self._charge.finish(self.outcome)
@@ -103,6 +105,13 @@ class Relay:
             self._charge.outcome = self.outcome
         if out:
             await self._send(out)
+
+    async def _cut(self) -> bytes:
+        """End the stream as OpenAI would; the usage is what we counted, since the provider was never asked for the rest."""
+        usage = await asyncio.to_thread(self._meter.usage)
+        total = {"prompt_tokens": usage.input, "completion_tokens": usage.output, "total_tokens": usage.total}
+        self._translator.usage_hint = total
+        return self._translator.cut()
 
     async def _send(self, out: bytes) -> None:
         self.wrote += 1
@@ -152,3 +161,16 @@ async def tend(relay: Relay, write: Write, *, comment_s: float, stall_s: float, 
             if comment_s and silent_s >= comment_s and relay.at_boundary:
                 silent_s = 0.0
                 await write(KEEPALIVE)
+
+
+async def read_to_end(response: UpstreamResponse) -> None:
+    """Take what may come after the last event, so that the connection can serve another call; cut it if that is much or late."""
+    left_bytes = END_BYTES_MAX
+    try:
+        async with asyncio.timeout(END_S):
+            while left_bytes > 0 and (piece := await response.next_piece()):
+                left_bytes -= len(piece)
+    except (UpstreamError, TimeoutError):
+        pass
+    finally:
+        response.close()

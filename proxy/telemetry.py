@@ -24,7 +24,7 @@ class Telemetry:
 
     def __init__(self, models: Iterable[str]) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=False)
-        self._models = frozenset(models)
+        self.models = frozenset(models)
         route = ("provider", "model")
         self.requests = Counter("bursar_requests", "Calls by outcome.", (*route, "outcome"), registry=registry)
         self.duration = Histogram(
@@ -124,7 +124,7 @@ class Telemetry:
         _log.warning("a call used more than it held", extra={"over": over})
 
     def _model(self, model: str) -> str:
-        return model if model in self._models else "other"
+        return model if model in self.models else "other"
 
     def _line(self, receipt: Receipt) -> None:
         usage, caller = receipt.usage, receipt.caller
