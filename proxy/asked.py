@@ -186,7 +186,8 @@ def _thinking(body: JSON) -> int:
 
 def _unbounded(body: JSON) -> str | None:
     for name in _UNBOUNDED:
-        if body.get(name):
+        value = body.get(name)
+        if value is not None and value is not False and value != []:  # an empty object turns the feature on
             return name
     tools = body.get("tools")
     if isinstance(tools, list):

@@ -23,6 +23,7 @@ from proxy.config.model import Config
 from proxy.config.providers import Provider, kind_of
 from proxy.keyring import Keyring, KeyRow, plain_digest
 from proxy.limits import LimitBook
+from proxy.paths import Paths
 from proxy.principal import Principal
 from proxy.routing import Router
 from proxy.rules import Rules
@@ -87,7 +88,7 @@ def build_rules(config: Config, stored: Stored | None, upstreams: Upstreams, pri
     """Return the rules that follow from the file and from what is stored; stored keys and budgets win."""
     keys = [_file_row(key, config.tenant) for key in config.keys]
     if stored is not None:
-        replaced = {key.id for key in stored.keys}
+        replaced = {key.of for key in stored.keys}
         keys = [row for row in keys if row.principal.caller.key not in replaced]
         keys += [_stored_row(key, config.tenant) for key in stored.keys if key.revoked_ms is None]
     keyring = Keyring(keys, stored.pepper if stored else b"")
@@ -96,6 +97,7 @@ def build_rules(config: Config, stored: Stored | None, upstreams: Upstreams, pri
         gate=Gate(keyring, tenant=config.tenant, open_to_all=config.auth.mode == "none"),
         router=Router(config.models, upstreams),
         admitter=Admitter(book, LimitBook(config.limits), prices, config.admission, output_ceilings(config)),
+        paths=Paths(config, upstreams),
         version=stored.version if stored else "0",
     )
 
@@ -173,6 +175,6 @@ def _file_row(key: policy.Key, tenant: str) -> KeyRow:
 
 
 def _stored_row(key: StoredKey, tenant: str) -> KeyRow:
-    caller = Caller(tenant=tenant, key=key.id, user=key.user, team=key.team, org=key.org, tags=key.tags)
+    caller = Caller(tenant=tenant, key=key.of, user=key.user, team=key.team, org=key.org, tags=key.tags)
     principal = Principal(caller=caller, models=key.models, user_from=key.user_from, expires_ms=key.expires_ms)
     return KeyRow(digest=key.digest, peppered=True, principal=principal)

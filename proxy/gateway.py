@@ -76,7 +76,7 @@ class Gateway:
 
     async def call(self, request: web.BaseRequest, operation: Operation, request_id: str) -> web.StreamResponse:
         """Serve one POST. Raises ClientError."""
-        raw = await self._body(request)
+        raw = await self.body(request)
         for attempt in range(_RULES_TRIES):
             rules = self.rules
             principal = rules.gate.admit(request.headers, self.till.ledger.now_ms())
@@ -101,7 +101,8 @@ class Gateway:
                 ) from error
         raise AssertionError("unreachable")
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
+    async def body(self, request: web.BaseRequest) -> bytes:
+        """Return the body, within its limits. Raises ClientError 408, 413, 415."""
         if request.headers.get("content-encoding", "identity") != "identity":
             raise ClientError(415, "Content-Encoding is not supported for requests; send the body as it is.")
         try:

@@ -3,6 +3,8 @@
 import logging
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -13,8 +15,10 @@ from accounting.reading import Reader
 from accounting.store.errors import StoreError
 from adapters.base import Operation
 from proxy.amounts import budget_row
+from proxy.auth import end_user
 from proxy.errors import ClientError, method_not_allowed, model_not_found, unavailable, unknown_url
 from proxy.gateway import Gateway
+from proxy.passthrough import relay
 from proxy.places import Places
 from proxy.principal import Principal
 from proxy.telemetry import Telemetry
@@ -69,22 +73,44 @@ class Routes:
             else {"/v1/models": self._models, "/v1/budget": self._budget}.get(path)
         )
         if serve is None:
-            raise unknown_url(method, path)
+            return await self._other(request, path, request_id)
         if method not in ("GET", "HEAD"):
             raise method_not_allowed(method, "GET")
-        principal = self.gateway.rules.gate.admit(request.headers, self.gateway.till.ledger.now_ms())
-        body = await serve(request, principal)
+        body = await serve(request, self._caller(request))
         return web.Response(
             body=orjson.dumps(body), content_type="application/json", headers={"x-request-id": request_id}
         )
 
     async def _call(self, request: web.BaseRequest, operation: Operation, request_id: str) -> web.StreamResponse:
+        async with self._place():
+            return await self.gateway.call(request, operation, request_id)
+
+    def _caller(self, request: web.BaseRequest) -> Principal:
+        """Who asks, and for which of its end users if a header says so."""
+        principal = self.gateway.rules.gate.admit(request.headers, self.gateway.till.ledger.now_ms())
+        named = (principal.user_from or "").startswith("header:")
+        return end_user(principal, request.headers, {}) if named else principal
+
+    async def _other(self, request: web.BaseRequest, path: str, request_id: str) -> web.StreamResponse:
+        """Serve a path that is listed under `passthrough`."""
+        paths = self.gateway.rules.paths
+        if not paths.covers(path):
+            raise unknown_url(request.method, path)
+        principal = self._caller(request)
+        listed = paths.find(path, principal)
+        if listed is None:
+            raise unknown_url(request.method, path)
+        async with self._place():
+            return await relay(self.gateway, request, listed, principal, request_id)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
         if self.draining:
             raise unavailable("This Bursar is shutting down.", code="draining", close=True)
         await self.places.take()
         self.telemetry.in_flight(1)
         try:
-            return await self.gateway.call(request, operation, request_id)
+            yield
         finally:
             self.telemetry.in_flight(-1)
             self.places.give()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from proxy.admission import Admitter
 from proxy.auth import Gate
+from proxy.paths import Paths
 from proxy.routing import Router
 
 
@@ -17,4 +18,5 @@ class Rules:
     gate: Gate
     router: Router
     admitter: Admitter
+    paths: Paths
     version: str  # of the stored keys and budgets
