@@ -6,6 +6,7 @@ integers: nano-USD for `usd`, plain counts for the rest.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
 from urllib.parse import quote
 
@@ -18,10 +19,11 @@ Outage: TypeAlias = Literal["refuse", "escrow", "allow"]
 
 AMOUNT_MAX = 2**53 - 1  # what Lua can count
 SUBJECTS = ("key", "user", "team", "org", "model", "provider", "tag", "tenant")
+DEFAULTS_MAX = 20_000
 STORED_VERSION = 10**12  # what the commands store wins over any version a file may name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Budget:
     """A limit on one unit for one subject in one period; `limit` in nano-USD or counts."""
 
@@ -35,7 +37,7 @@ class Budget:
     soft: tuple[float, ...] = ()
     version: int = 1
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The name of its counter: stable across changes of the limit, and safe inside a key."""
         period = self.period
@@ -97,6 +99,7 @@ class BudgetBook:
                     del chosen[known_key]
             chosen[budget.subject, budget.unit, budget.period] = budget
         self._by_subject: dict[str, list[Budget]] = {}
+        self._defaults: dict[str, list[Budget]] = {}  # made for a subject once, since a call asks for it every time
         for budget in chosen.values():
             self._by_subject.setdefault(budget.subject, []).append(budget)
 
@@ -112,9 +115,18 @@ class BudgetBook:
             if own is not None:
                 found.extend(own)
                 continue
-            kind, _, _ = subject.partition(":")
-            found.extend(budget.for_subject(subject) for budget in self._by_subject.get(f"{kind}:*", ()))
+            found.extend(self._default(subject))
         return found
+
+    def _default(self, subject: str) -> list[Budget]:
+        made = self._defaults.get(subject)
+        if made is None:
+            if len(self._defaults) >= DEFAULTS_MAX:  # users may be as many as there are people
+                self._defaults.clear()
+            kind, _, _ = subject.partition(":")
+            made = [budget.for_subject(subject) for budget in self._by_subject.get(f"{kind}:*", ())]
+            self._defaults[subject] = made
+        return made
 
 
 def amounts(unit: Unit, *, requests: int, input_tokens: int, output_tokens: int, cost_nanousd: int) -> int:

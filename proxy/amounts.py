@@ -1,6 +1,7 @@
 """Amounts as people and clients read them: money as USD, counts as they are, times as RFC 3339 in UTC."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from accounting.hold import HeldRow
@@ -33,6 +34,7 @@ def said(unit: str, amount: int) -> str:
     return f"{amount:,} {unit.replace('_', ' ')}"
 
 
+@lru_cache(maxsize=1024)  # the ends of periods: the same few in every answer
 def rfc3339(ms: int | None) -> str | None:
     """Return epoch milliseconds as 2026-11-20T00:00:00Z."""
     if ms is None:

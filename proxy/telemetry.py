@@ -5,8 +5,10 @@ Label values come from the configuration, never from the wire: a name that the c
 
 import logging
 from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 from accounting.charge import Receipt
 from adapters.errors import AdapterError, UpstreamTimeoutError
@@ -17,6 +19,7 @@ from proxy.upstreams import Target
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25)
 _log = logging.getLogger("bursar.calls")
+_M = TypeVar("_M", bound=MetricWrapperBase)
 
 
 class Telemetry:
@@ -25,6 +28,7 @@ class Telemetry:
     def __init__(self, models: Iterable[str]) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=False)
         self.models = frozenset(models)
+        self._children: dict[tuple[object, ...], Any] = {}  # as many as there are series
         route = ("provider", "model")
         self.requests = Counter("bursar_requests", "Calls by outcome.", (*route, "outcome"), registry=registry)
         self.duration = Histogram(
@@ -80,20 +84,21 @@ class Telemetry:
         """Tell of a settled call."""
         usage = receipt.usage
         provider, model = receipt.provider or "none", self._model(receipt.upstream_model)
-        self.requests.labels(provider, model, receipt.outcome).inc()
-        self.duration.labels(provider, model).observe(receipt.duration_s)
-        self.gen_duration.labels(provider, model).observe(receipt.duration_s)
+        child = self._child
+        child(self.requests, provider, model, receipt.outcome).inc()
+        child(self.duration, provider, model).observe(receipt.duration_s)
+        child(self.gen_duration, provider, model).observe(receipt.duration_s)
         if receipt.first_token_s is not None:
-            self.first_token.labels(provider, model).observe(receipt.first_token_s)
+            child(self.first_token, provider, model).observe(receipt.first_token_s)
         for kind, count in (
             ("input", usage.input), ("output", usage.output), ("cached", usage.cached), ("reasoning", usage.reasoning)
         ):  # fmt: skip
             if count:
-                self.tokens.labels(provider, model, kind).inc(count)
+                child(self.tokens, provider, model, kind).inc(count)
         for kind, count in (("input", usage.input), ("output", usage.output)):
-            self.gen_tokens.labels(provider, model, kind).observe(count)
+            child(self.gen_tokens, provider, model, kind).observe(count)
         if receipt.cost_nanousd:
-            self.cost.labels(provider, model).inc(receipt.cost_nanousd / NANO)
+            child(self.cost, provider, model).inc(receipt.cost_nanousd / NANO)
         if usage.estimated:
             self.estimated.inc()
         if receipt.attempts > 1:
@@ -122,6 +127,14 @@ class Telemetry:
         """Tell of a call that used more than its hold."""
         self.overspend.inc(over.get("usd", 0) / NANO)
         _log.warning("a call used more than it held", extra={"over": over})
+
+    def _child(self, metric: _M, *labels: str) -> _M:
+        """Return a metric's child, looked up in one step: prometheus-client takes a lock and checks every label anew."""
+        key = (id(metric), *labels)
+        child: _M | None = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
 
     def _model(self, model: str) -> str:
         return model if model in self.models else "other"

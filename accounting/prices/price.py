@@ -6,7 +6,7 @@ numbers a provider sends: parts that exceed their whole raise the whole.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Final
 
@@ -33,6 +33,18 @@ class Rates:
     reasoning: int | None = None
     audio_output: int | None = None
     image_output: int | None = None  # of models that answer in pictures: all output that is neither reasoning nor sound
+    dearest_input: int = field(init=False)  # worked out once: a reservation asks for them at every call
+    dearest_output: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        named = (self.cached, self.cache_write, self.cache_write_1h, self.audio_input, self.cached_audio)
+        dearest_input = max(self.input, *(rate or 0 for rate in (*named, self.image_input, self.video_input)))
+        object.__setattr__(self, "dearest_input", dearest_input)
+        dearest_output = max(self.output, self.reasoning or 0, self.audio_output or 0, self.image_output or 0)
+        object.__setattr__(self, "dearest_output", dearest_output)
+
+
+RATE_NAMES: Final = tuple(each.name for each in fields(Rates) if each.init)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +105,14 @@ class Price:
         `service_tier` is what the request asks for. `per_request` is not in it.
         """
         tokens = max(0, input_tokens)
-        return _nanousd(tokens * max(map(_dearest_input, self._possible(tokens, service_tier))))
+        return _nanousd(tokens * max(rates.dearest_input for rates in self._possible(tokens, service_tier)))
 
     def worst_output_nanousd_per_token(self, input_tokens: int, service_tier: str | None = None) -> int:
         """Return the most that one output token can cost after so much input, reasoning and sound included.
 
         It is rounded up, so a hold made of it may exceed the cost by less than a nano-USD per token.
         """
-        return _nanousd(max(map(_dearest_output, self._possible(max(0, input_tokens), service_tier))))
+        return _nanousd(max(rates.dearest_output for rates in self._possible(max(0, input_tokens), service_tier)))
 
     def _served(self, service_tier: str | None) -> Iterable[Service]:
         if not service_tier or service_tier in PLAIN_SERVICE:
@@ -109,6 +121,11 @@ class Price:
         return (service,) if service else (self.plain, *self.services.values())
 
     def _possible(self, input_tokens: int, service_tier: str | None) -> Iterable[Rates]:
+        if service_tier is None and not self.plain.tiers:
+            return (self.plain.rates,)
+        return self._all_possible(input_tokens, service_tier)
+
+    def _all_possible(self, input_tokens: int, service_tier: str | None) -> Iterable[Rates]:
         # A request for another class may be served plainly, hence plain is always possible.
         for service in (self.plain, *self._served(service_tier)):
             yield from service.up_to(input_tokens)
@@ -146,15 +163,6 @@ def _output_pico(usage: Usage, rates: Rates) -> int:
         + audio * _first(rates.audio_output, rates.output)
         + rest * _first(rates.image_output, rates.output)
     )
-
-
-def _dearest_input(rates: Rates) -> int:
-    named = (rates.cached, rates.cache_write, rates.cache_write_1h, rates.audio_input, rates.cached_audio)
-    return max(rates.input, *(rate or 0 for rate in (*named, rates.image_input, rates.video_input)))
-
-
-def _dearest_output(rates: Rates) -> int:
-    return max(rates.output, rates.reasoning or 0, rates.audio_output or 0, rates.image_output or 0)
 
 
 def _first(rate: int | None, general: int) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from accounting.prices.overrides import Overrides
-from accounting.prices.price import Price, Rates, Service, Tier
+from accounting.prices.price import RATE_NAMES, Price, Rates, Service, Tier
 
 MODEL_CHARS_MAX: Final = 256
 CACHED_MAX: Final = 1024
@@ -168,7 +168,7 @@ def _service(rates: _Json) -> Service:
 
 
 def _rates(source: _Json) -> Rates:
-    return Rates(**{name: source[name] for name in Rates.__slots__ if name in source})
+    return Rates(**{name: source[name] for name in RATE_NAMES if name in source})
 
 
 @cache
@@ -180,7 +180,7 @@ def _dearest(provider: str) -> Price:
         for service in (price.plain, *price.services.values())
         for rates in service.up_to(_ANY)
     ]
-    highest = {name: max(getattr(each, name) or 0 for each in rates) for name in Rates.__slots__}
+    highest = {name: max(getattr(each, name) or 0 for each in rates) for name in RATE_NAMES}
     # What few models name (sound, pictures) must not fall below the rate that it would otherwise have.
     base_in, base_out = highest["input"], highest["output"]
     for name, rate in highest.items():
