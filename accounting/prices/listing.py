@@ -25,6 +25,7 @@ _GENAI: Final[Mapping[str, tuple[str, ...]]] = {
     "cache_write": ("cache_write_mtok", "cache_write_5m_mtok", "cache_write_1h_mtok"),
 }
 _NANO: Final = 10**9
+_MICRO: Final = 10**6
 
 Rates = dict[str, int]  # the configuration's word -> nano-USD per million tokens (request: per call)
 
@@ -117,7 +118,9 @@ def _genai_rates(model: Mapping[str, Any], *, services: bool) -> Rates:
                 for usd in _amounts(price.get(name)):
                     found[word] = max(found.get(word, 0), _nanousd(usd))
         for usd in _amounts(price.get("requests_kcount")):
-            found["request"] = max(found.get("request", 0), _nanousd(usd / 1000))
+            found["request"] = max(
+                found.get("request", 0), int((usd * _MICRO).to_integral_value(rounding=ROUND_CEILING))
+            )
     return found
 
 
@@ -138,7 +141,7 @@ def _amounts(price: Any) -> Iterable[Decimal]:
 
 
 def _nanousd(usd: Decimal) -> int:
-    return int((usd * _NANO).to_integral_value(rounding=ROUND_CEILING))
+    return int((usd * _MICRO).to_integral_value(rounding=ROUND_CEILING)) * (_NANO // _MICRO)  # whole pico-USD per token
 
 
 def _lowered(rule: Mapping[str, Any]) -> dict[str, Any]:

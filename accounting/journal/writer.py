@@ -1,0 +1,300 @@
+"""The journal of a living session. Everything is written at once, so a kill -9 loses nothing; a thread makes it durable.
+
+An admission is written before its call is sent, progress before more than one interval is relayed beyond it, a settlement
+before the answer's last byte. Files are deleted oldest first, when the store has all of their settlements and has had them for
+ten minutes: until then it may lose them again. Calls that are open when a new file begins are carried over into it.
+
+A disk that is full or broken stops admissions, not settlements: for those, some of the disk is set aside from the start.
+"""
+
+import contextlib
+import errno
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from accounting.journal.errors import JournalError
+from accounting.journal.format import (
+    ACKNOWLEDGED,
+    ADMITTED,
+    PROGRESS,
+    RECORD_BYTES_MAX,
+    SETTLED,
+    Record,
+    encode,
+    encode_seq,
+    seq_of,
+)
+from accounting.journal.reading import settled_in
+from accounting.journal.reserve import Reserve
+from accounting.journal.segment import Disk, Segment
+from accounting.journal.session import RESERVE, Session, sync_folder
+
+KEPT_S = 600.0
+SYNC_S = 0.1
+MARK_S = 10.0
+ROOM_S = 1.0
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = "the disk of the journal is full"
+_log = logging.getLogger("bursar")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How large a file may grow, all of them together, and what is set aside for when the disk is full."""
+
+    segment_bytes: int = 64 * 1024 * 1024
+    total_bytes: int = 512 * 1024 * 1024
+    reserve_bytes: int = 2 * 1024 * 1024
+
+
+class FileJournal:
+    """`open`, write, `close`; from one thread. `fault` says why admissions stop: the disk, or too much that waits for the store.
+
+    Policy `write` makes durable what was written every 100 ms; `always` each admission and settlement before it returns.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sid: str,
+        *,
+        policy: Literal["write", "always"] = "write",
+        sizes: Sizes | None = None,
+        disk: Disk | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder, self.sid = folder.absolute(), sid
+        self._always, self._disk, self._clock = policy == "always", disk or Disk(), clock
+        self._sizes = sizes or Sizes()
+        self._session: Session | None = None
+        self._reserve: Reserve | None = None
+        self._segments: deque[Segment] = deque()  # oldest first; the last is written to
+        self._number = 0
+        self._open: dict[int, tuple[bytes, bytes]] = {}  # seq -> its admission and its last progress, encoded
+        self._settled: dict[int, Segment] = {}
+        self._marks: deque[tuple[float, Path, int]] = deque()  # when which place was written
+        self._to_close: deque[Segment] = deque()  # the thread closes and deletes, so that we never wait for it
+        self._to_delete: deque[Segment] = deque()
+        self._syncing, self._stopping = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._broken: str | None = None  # for good
+        self._full: str | None = None  # until the reserve can be had again
+        self._crowded: str | None = None  # until the store takes settlements again
+
+    @property
+    def fault(self) -> str | None:
+        """Why no call may be admitted; None if all is well."""
+        return self._broken or self._full or self._crowded
+
+    @property
+    def healthy(self) -> bool:
+        """Whether calls may be admitted."""
+        return self.fault is None
+
+    @property
+    def pending(self) -> int:
+        """How many settlements are written down that the store is not known to have."""
+        return len(self._settled)
+
+    @property
+    def size_bytes(self) -> int:
+        """What its files take, the reserve left out."""
+        return sum(segment.size_bytes for segment in self._segments)
+
+    def open(self) -> None:
+        """Begin. Raises JournalError, naming the remedy."""
+        try:
+            self._session = Session.create(self.folder, self.sid)
+            self._reserve = Reserve(self._session.path / RESERVE, self._sizes.reserve_bytes, self._disk)
+            self._rotate()
+        except OSError as error:
+            msg = f"cannot keep the journal in {self.folder} ({error.strerror}): set store.data_dir to a directory of ours"
+            raise JournalError(msg) from error
+        self._take_reserve()
+        self._thread = threading.Thread(target=self._keep_durable, name="journal", daemon=True)
+        self._thread.start()
+
+    def admitted(self, note: dict[str, Any]) -> None:
+        """Note a hold before its call is sent. Raises JournalError: then it must not be sent."""
+        if self.fault is not None:
+            raise JournalError(self.fault)
+        record = encode(ADMITTED, orjson.dumps(note))
+        self._append(record)
+        self._open[int(note["seq"])] = (record, b"")
+        if self._always and not self.flush():
+            del self._open[int(note["seq"])]
+            raise JournalError(str(self.fault))
+
+    def progress(self, seq: int, payload: bytes) -> None:
+        """Note how far an open call has come; without a working disk, do nothing."""
+        if (known := self._open.get(seq)) is None:
+            return
+        record = encode(PROGRESS, payload)
+        with contextlib.suppress(JournalError):
+            self._append(record)
+            self._open[seq] = (known[0], record)
+
+    def settled(self, data: bytes) -> None:
+        """Note a settlement. Never raises: without a working disk the store alone will know of it, if it is there."""
+        seq = seq_of(Record(SETTLED, data))
+        try:
+            self._append(encode(SETTLED, data))
+        except JournalError as error:
+            _log.error("the settlement of seq %d is not in the journal: %s", seq, error)
+        self._open.pop(seq, None)
+        self._settled[seq] = self._segments[-1]
+        self._segments[-1].waiting += 1
+        if self._always:
+            self.flush()
+
+    def acknowledged(self, seq: int) -> None:
+        """Note that the store has a settlement."""
+        segment = self._settled.pop(seq, None)
+        if segment is None:
+            return  # of a call that was never admitted
+        segment.waiting -= 1
+        with contextlib.suppress(JournalError):
+            self._append(encode(ACKNOWLEDGED, encode_seq(seq)))
+        if not segment.waiting:
+            self._sweep()
+
+    def flush(self) -> bool:
+        """Make durable what was written so far; False if that failed, and then for good."""
+        with self._syncing:
+            try:
+                while self._to_close:
+                    self._to_close[0].sync()
+                    self._to_close.popleft().close()
+                while self._to_delete:
+                    with contextlib.suppress(OSError):
+                        self._to_delete.popleft().discard()
+                if self._segments:
+                    self._segments[-1].sync()
+            except OSError as error:
+                # What the kernel could not write it may have dropped: asking it again would only seem to help.
+                self._break(error)
+                return False
+        return self._broken is None
+
+    def close(self) -> None:
+        """Make all of it durable and let go of it: from now on this is a dead session's journal."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.flush()
+        for segment in self._segments:
+            segment.close()
+        if self._reserve is not None:
+            self._reserve.give_up()
+        if self._session is not None:
+            self._session.release()
+
+    def recent(self) -> Iterator[list[bytes]]:
+        """Yield the settlements of the last ten minutes and a little more, some at a time, as `settled` got them."""
+        since_s, first = self._clock() - KEPT_S - MARK_S, None
+        for written_s, path, offset in self._marks:
+            if written_s >= since_s:
+                first = (path, offset)
+                break
+        for path in [segment.path for segment in self._segments]:
+            if first is not None and path >= first[0]:
+                yield from settled_in(path, first[1] if path == first[0] else 0)
+
+    def _append(self, record: bytes) -> None:
+        """Write now. Raises JournalError if that fails also with the reserve given up."""
+        if len(record) > RECORD_BYTES_MAX:
+            msg = f"a record of {len(record)} bytes is too large for the journal"
+            raise JournalError(msg)
+        for last in (False, True):
+            try:
+                self._room_for(len(record)).append(record)
+            except OSError as error:
+                self._failed(error)
+                if last:
+                    raise JournalError(str(self.fault)) from error
+            else:
+                break
+        now_s = self._clock()
+        if not self._marks or now_s - self._marks[-1][0] >= MARK_S:
+            segment = self._segments[-1]
+            self._marks.append((now_s, segment.path, segment.size_bytes - len(record)))
+            while self._marks[0][0] < now_s - KEPT_S - 2 * MARK_S:
+                self._marks.popleft()
+
+    def _room_for(self, size_bytes: int) -> Segment:
+        segment = self._segments[-1]
+        most_bytes = max(self._sizes.segment_bytes, 2 * segment.carried_bytes)
+        if segment.torn or segment.size_bytes + size_bytes > most_bytes:
+            try:
+                self._rotate()
+            except OSError:
+                if segment.torn:
+                    raise
+            segment = self._segments[-1]
+        return segment
+
+    def _rotate(self) -> None:
+        """Begin a new file, with all open calls in it. Raises OSError; then the old one stays."""
+        assert self._session is not None
+        self._number += 1
+        segment = Segment(self._session.file(self._number), self.sid, self._disk)
+        try:
+            segment.append(b"".join(record for pair in self._open.values() for record in pair))
+            segment.carried_bytes = segment.size_bytes
+            sync_folder(self._session.path)
+        except OSError:
+            segment.discard()
+            raise
+        if self._segments:
+            self._segments[-1].retired_s = self._clock()
+            self._to_close.append(self._segments[-1])
+        self._segments.append(segment)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete what the store has had for ten minutes, or less if the files take too much."""
+        kept_since_s, size_bytes = self._clock() - KEPT_S, self.size_bytes
+        while len(self._segments) > 1:
+            oldest = self._segments[0]
+            if oldest.waiting or (oldest.retired_s > kept_since_s and size_bytes <= self._sizes.total_bytes):
+                break
+            size_bytes -= oldest.size_bytes
+            self._to_delete.append(self._segments.popleft())
+        crowded = size_bytes > self._sizes.total_bytes
+        self._crowded = "the journal is full of settlements that the store has not taken" if crowded else None
+
+    def _failed(self, error: OSError) -> None:
+        if error.errno not in _FULL:
+            self._break(error)
+            return
+        if self._full is None:
+            _log.error("the disk of the journal is full: no call is admitted until there is room")
+        self._full = _DISK_FULL
+        if self._reserve is not None:
+            self._reserve.give_up()
+
+    def _break(self, error: OSError) -> None:
+        if self._broken is None:
+            _log.error("the journal cannot be written (%s): no call is admitted any more", error.strerror)
+        self._broken = f"the journal cannot be written ({error.strerror}): mend the disk and start Bursar anew"
+
+    def _keep_durable(self) -> None:
+        room_at_s = 0.0
+        while not self._stopping.wait(SYNC_S):
+            if self._broken is None:
+                self.flush()
+            if self._full is not None and self._clock() >= room_at_s:
+                room_at_s = self._clock() + ROOM_S
+                self._take_reserve()
+
+    def _take_reserve(self) -> None:
+        if self._reserve is not None:
+            self._full = None if self._reserve.take() else _DISK_FULL

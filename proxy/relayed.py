@@ -1,0 +1,67 @@
+"""Writes down how far a stream has come, so that a crash charges what was relayed and at most one interval more.
+
+Called before each write, with what is about to be written already metered. As long as the client surely has no more than the
+last note and an interval, nothing is written; a token is at least one byte of text, so the count itself is rarely needed.
+"""
+
+import asyncio
+
+from accounting.charge import Attempt, Charge
+from accounting.journal.aftermath import INTERVAL_TOKENS
+from accounting.journal.format import Progress
+from accounting.tokens.families import encoding_for, family_of
+from accounting.tokens.ranks import load, loaded
+from accounting.usage import Usage
+
+_BY_OUTPUT = ("usd", "tokens", "output_tokens")
+
+
+class Relayed:
+    """One attempt's progress. A call that draws on no budget of tokens or money is told by its chunks, and loads no ranks."""
+
+    def __init__(self, charge: Charge, attempt: Attempt) -> None:
+        self._charge, self._attempt, self._meter = charge, attempt, attempt.meter
+        self._exactly = any(row.budget.unit in _BY_OUTPUT for row in charge.hold.rows)
+        self._margin_percent = family_of(attempt.model).margin_percent
+        self._noted = -1  # tokens in the last note
+        self._count = 0  # tokens when last counted
+        self._bound = 0  # of what was counted then
+
+    async def note(self) -> None:
+        """Write a note if the one before does not cover what is about to be relayed. Waits only to load ranks."""
+        if self._charge.receipt is not None:
+            return
+        if self._noted < 0:
+            self._write(0)  # from here on a crash is charged
+        most = self._count + self._more()
+        if most <= self._noted + INTERVAL_TOKENS:
+            return
+        before = self._count
+        self._count = await self._counted()
+        self._bound = self._meter.output.upper_bound
+        self._write(max(before, self._count - INTERVAL_TOKENS))
+
+    def _more(self) -> int:
+        """Return how many tokens at most came since the last count."""
+        if not self._exactly:
+            return self._meter.chunks - self._count
+        return -((self._bound - self._meter.output.upper_bound) * self._margin_percent // 100)
+
+    async def _counted(self) -> int:
+        if not self._exactly:
+            return self._meter.chunks
+        encoding, _ = encoding_for(self._attempt.model)
+        if not loaded(encoding):
+            await asyncio.to_thread(load, encoding)
+        return self._meter.output.tokens()
+
+    def _write(self, output_tokens: int) -> None:
+        self._noted = output_tokens
+        charge = self._charge
+        tokens = charge.hold.notes.get("input", 0)
+        price = self._attempt.price
+        cost = price.cost_nanousd(Usage(input=tokens, output=output_tokens)) if price is not None else 0
+        progress = Progress(
+            seq=charge.hold.seq, input_tokens=tokens, output_tokens=output_tokens, cost_nanousd=cost
+        )  # fmt: skip
+        charge.till.ledger.progress(charge.hold, progress.dump())
