@@ -20,7 +20,10 @@ from accounting.store.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredKey:
-    """One stored key; `digest` is the peppered one, never the secret."""
+    """One stored key; `digest` is the peppered one, never the secret.
+
+    A rotated key's old secret is a row of its own until it expires: `alice~1` speaks for `alice`. No id of a key holds a `~`.
+    """
 
     id: str
     digest: str
@@ -33,6 +36,11 @@ class StoredKey:
     created_ms: int = 0
     expires_ms: int | None = None
     revoked_ms: int | None = None
+
+    @property
+    def of(self) -> str:
+        """The id of the key that this row is a secret of."""
+        return self.id.partition("~")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 PACE_TOKENS_PER_S = 40
@@ -66,8 +67,8 @@ async def _demo(folder: Path) -> int:
     except (StoreError, OSError) as error:
         print(f"bursar demo: {error}", file=sys.stderr)
         return 1
-    print(_banner(sidecar.url, sidecar.ops_url, key), flush=True)
-    await until_stopped(sidecar)
+    announce = partial(print, _banner(sidecar.url, sidecar.ops_url, key), flush=True)
+    await until_stopped(sidecar, announce=announce)
     return 0
 
 

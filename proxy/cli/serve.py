@@ -2,18 +2,24 @@
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxy.config.load import Loaded
     from proxy.sidecar import Sidecar
+    from proxy.workers import Workers
 
 _EXAMPLE = """examples:
   bursar serve -c bursar.yaml
+  bursar serve --workers 4                 four processes on one port, one metrics page
   OPENAI_API_KEY=sk-... bursar serve       no file: providers come from the environment, everything is metered
 
 signals:
@@ -35,6 +41,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "-c", "--config", metavar="FILE", help="the file; else $BURSAR_CONFIG, ./bursar.yaml, the environment"
     )
     parser.add_argument("--listen", metavar="HOST:PORT", help="instead of the file's `listen`")
+    parser.add_argument(
+        "--workers", metavar="N", type=int, default=1, choices=range(1, 257),
+        help="processes that share the port, for more than one core; limits of `server:` are each one's own (default 1)",
+    )  # fmt: skip
+    parser.add_argument("--worker-fd", type=int, help=argparse.SUPPRESS)  # set by the parent of workers
     parser.set_defaults(run=run)
 
 
@@ -57,7 +68,14 @@ def run(args: argparse.Namespace) -> int:
         return 1
     if args.listen:
         loaded = msgspec_replace(loaded, msgspec.structs.replace(loaded.config, listen=args.listen))
-    return asyncio.run(serve(loaded))
+    if args.worker_fd is not None:
+        ops = msgspec.structs.replace(loaded.config.ops, listen="127.0.0.1:0")
+        loaded = msgspec_replace(loaded, msgspec.structs.replace(loaded.config, ops=ops))
+    elif args.workers > 1:
+        from proxy.cli.serving_workers import serve_workers
+
+        return asyncio.run(serve_workers(loaded, args.workers, args.config))
+    return asyncio.run(serve(loaded, worker_fd=args.worker_fd))
 
 
 def msgspec_replace(loaded: "Loaded", config: object) -> "Loaded":
@@ -67,17 +85,17 @@ def msgspec_replace(loaded: "Loaded", config: object) -> "Loaded":
     return replace(loaded, config=config)  # type: ignore[arg-type]  # a Config
 
 
-async def serve(loaded: "Loaded") -> int:
-    """Start, print the banner, wait for a signal, drain."""
+async def serve(loaded: "Loaded", *, worker_fd: int | None = None) -> int:
+    """Start, print the banner (or, as a worker, tell the parent), wait for a signal, drain."""
     from accounting.store.errors import StoreError
     from adapters.credentials.files import CredentialsError
-    from proxy import logs
+    from proxy import logs, pidfile
     from proxy.sidecar import Sidecar
 
     config = loaded.config
     logs.set_up(config.log.level, config.log.format)
     try:
-        sidecar = Sidecar(config, os.environ, defaults=loaded.defaults)
+        sidecar = Sidecar(config, os.environ, defaults=loaded.defaults, reuse_port=worker_fd is not None)
         await sidecar.start()
     except (StoreError, CredentialsError, ValueError) as error:
         print(f"bursar serve: {error}", file=sys.stderr)
@@ -89,12 +107,19 @@ async def serve(loaded: "Loaded") -> int:
         return 1
     gc.collect()
     gc.freeze()  # what is there now stays: later collections need not look at it
-    print(banner(loaded, sidecar), flush=True)
-    await until_stopped(sidecar, loaded.source)
+    if worker_fd is not None:
+        from proxy.worker import tell_parent
+
+        with contextlib.ExitStack() as stack:
+            tell = partial(tell_parent, worker_fd, sidecar.ops_url)
+            await until_stopped(sidecar, loaded.source, lambda: stack.enter_context(tell()))
+        return 0
+    with pidfile.held(Path(config.store.data_dir)):
+        await until_stopped(sidecar, loaded.source, lambda: print(banner(loaded, sidecar), flush=True))
     return 0
 
 
-def banner(loaded: "Loaded", sidecar: "Sidecar") -> str:
+def banner(loaded: "Loaded", sidecar: "Sidecar | Workers") -> str:
     """Return what is printed when calls are answered."""
     from proxy.config.describe import describe
 
@@ -111,9 +136,11 @@ def banner(loaded: "Loaded", sidecar: "Sidecar") -> str:
     ])  # fmt: skip
 
 
-async def until_stopped(sidecar: "Sidecar", source: str | None = None) -> None:
-    """Wait for SIGTERM or SIGINT, drain; a second signal hurries. SIGHUP reloads the file."""
-    loop, stop, hurry = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+async def until_stopped(
+    sidecar: "Sidecar | Workers", source: str | None = None, announce: Callable[[], object] = lambda: None
+) -> None:
+    """`announce` once signals are heeded and the file is watched; wait for SIGTERM, SIGINT or the admin listener's drain, then drain; a second signal hurries. SIGHUP reloads the file."""
+    loop, stop, hurry = asyncio.get_running_loop(), sidecar.drain_asked, asyncio.Event()
 
     def signalled() -> None:
         (hurry if stop.is_set() else stop).set()
@@ -125,6 +152,8 @@ async def until_stopped(sidecar: "Sidecar", source: str | None = None) -> None:
             signal.SIGHUP, lambda: sidecar.supervisor.spawn(sidecar.reload_file(str(source)), name="reload")
         )
     watching = asyncio.ensure_future(sidecar.watch_file(str(source))) if source not in (None, "environment") else None
+    await asyncio.sleep(0)  # the watch has begun
+    announce()
     await stop.wait()
     if watching is not None:
         watching.cancel()
