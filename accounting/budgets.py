@@ -91,12 +91,12 @@ class BudgetBook:
             known = chosen.get((budget.subject, budget.unit, budget.period))
             if known is None or known.version < budget.version:
                 chosen[budget.subject, budget.unit, budget.period] = budget
-        overridden: set[tuple[str, str]] = set()
+        of_file: dict[tuple[str, str], list[tuple[str, str, Period]]] = {}
+        for known_key in chosen:
+            of_file.setdefault(known_key[:2], []).append(known_key)
         for budget in stored:  # wins for its subject and unit, whatever the period in the file
-            if (budget.subject, budget.unit) not in overridden:
-                overridden.add((budget.subject, budget.unit))
-                for known_key in [k for k in chosen if k[:2] == (budget.subject, budget.unit)]:
-                    del chosen[known_key]
+            for known_key in of_file.pop((budget.subject, budget.unit), ()):
+                del chosen[known_key]
             chosen[budget.subject, budget.unit, budget.period] = budget
         self._by_subject: dict[str, list[Budget]] = {}
         self._defaults: dict[str, list[Budget]] = {}  # made for a subject once, since a call asks for it every time

@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from adapters.exact import dumps_exact
+
 MESSAGE_CHARS_MAX = 4000
 _TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^<>]*>", re.DOTALL | re.IGNORECASE)
 _HTML_CHARS_MAX = 20_000
@@ -63,7 +65,7 @@ def _message(fields: dict[str, Any]) -> str:
         if isinstance(value, str) and value.strip():
             return value
         if isinstance(value, dict | list) and value:
-            return orjson.dumps(value).decode()
+            return dumps_exact(value).decode()
     return ""
 
 

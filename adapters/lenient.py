@@ -1,19 +1,25 @@
 """Reads the JSON that providers send, also where it is none: NaN and -Infinity in log probabilities, halves of emoji.
 
-What comes out can always be written again by orjson.
+What comes out can be written again by orjson, but for integers beyond 64 bits, which are kept where calls have arguments.
 """
 
 import json
+import re
 from typing import Any
 
 import orjson
+
+from adapters.exact import loads_exact
+
+_LONG = re.compile(rb"\d{19}")  # digits: perhaps beyond 64 bits
 
 
 def loads(body: bytes) -> Any:
     """Parse JSON; NaN and infinities become None, bytes that are no text U+FFFD. Raises ValueError."""
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
+        value = orjson.loads(body)
+        return loads_exact(body) if b'"functionCall"' in body and _LONG.search(body) else value
+    except ValueError:
         pass
     try:
         value = json.loads(body.decode("utf-8", "replace"), parse_constant=lambda _: None)

@@ -21,14 +21,15 @@ _REASONS: Mapping[str, str] = {
     "refusal": "content_filter", "content_filtered": "content_filter", "guardrail_intervened": "content_filter",
     "sensitive": "content_filter", "recitation": "content_filter", "prohibited_content": "content_filter",
 }  # fmt: skip
+_TIERS = (None, "auto", "default", "flex", "scale", "priority", "fast")
+_OTHER_TIERS: Mapping[str, str] = {"on_demand": "default", "standard": "default", "performance": "priority"}
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 def repair_completion(body: JSON, call: Call, *, reasoning_apart: bool = False) -> set[str]:
     """Mend a whole chat completion in place; return the top-level keys that changed (gone ones included)."""
     changed = {key for key, value in _head(call).items() if _fill(body, key, value)}
-    if body.get("service_tier") == "":
-        del body["service_tier"]
+    if repair_tier(body):
         changed.add("service_tier")
     if isinstance(body.get("usage"), dict):
         usage = body["usage"]
@@ -42,6 +43,17 @@ def repair_completion(body: JSON, call: Call, *, reasoning_apart: bool = False) 
         if _repair_choice(choice, number, call):
             changed.add("choices")
     return changed
+
+
+def repair_tier(body: JSON) -> bool:
+    """Say the service tier in OpenAI's words, or not at all: the strict SDK refuses any other."""
+    if "service_tier" not in body or body["service_tier"] in _TIERS:
+        return False
+    said = body.pop("service_tier")
+    word = _OTHER_TIERS.get(said) if isinstance(said, str) else None
+    if word is not None:
+        body["service_tier"] = word
+    return True
 
 
 def repair_usage(usage: JSON) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.base import JSON, Call
-from adapters.repair import copy_reasoning, flatten_content, known_reason, raise_by_reasoning, repair_usage
+from adapters.repair import copy_reasoning, flatten_content, known_reason, raise_by_reasoning, repair_tier, repair_usage
 from adapters.repair_tools import ToolState, missing_arguments, repair_tool_calls
 
 
@@ -91,10 +91,7 @@ def repair_head(chunk: JSON, state: StreamState) -> bool:
         if chunk.get(key) != value or type(chunk[key]) is not type(value):
             chunk[key], changed = value, True
     state.head = known
-    if chunk.get("service_tier") == "":
-        del chunk["service_tier"]
-        changed = True
-    return changed
+    return repair_tier(chunk) or changed
 
 
 def repair_choice_list(chunk: JSON) -> bool:

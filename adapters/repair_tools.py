@@ -48,7 +48,7 @@ def repair_tool_calls(delta: JSON, state: ToolState, call: Call, choice: int) ->
     changed = entries is not delta["tool_calls"]
     new = []
     for entry in entries:
-        mended = _mended(entry, state, call, choice) if isinstance(entry, dict) else None
+        mended = _mended(entry, state, call, choice) if isinstance(entry, dict) and not _is_empty(entry) else None
         changed |= mended != entry
         new += [mended] if mended is not None else []
     if changed:
@@ -124,6 +124,11 @@ def _continued(entry: JSON, function: JSON, open_call: OpenCall, number: int) ->
     if not open_call.named and function.get("name"):
         open_call.named, more["name"] = True, function["name"]
     return {**rest, "function": {**more, "arguments": fragment}}
+
+
+def _is_empty(entry: JSON) -> bool:
+    """Tell whether an entry says nothing of any call."""
+    return not any(value for key, value in entry.items() if key not in ("index", "type"))
 
 
 def _index(entry: JSON) -> int | None:

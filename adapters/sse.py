@@ -7,9 +7,8 @@ at the end is not dispatched. Source: https://html.spec.whatwg.org/multipage/ser
 import re
 from dataclasses import dataclass
 
-import orjson
-
 from adapters.base import JSON
+from adapters.exact import dumps_exact
 
 EVENT_BYTES_MAX = 4 * 1024 * 1024
 _CR, _LF = 0x0D, 0x0A
@@ -93,7 +92,7 @@ class Decoder:
 
 def encode(chunk: JSON) -> bytes:
     """Return one OpenAI stream event; JSON escapes every line end, so no content can forge an event."""
-    return b"data: " + orjson.dumps(chunk) + b"\n\n"
+    return b"data: " + dumps_exact(chunk) + b"\n\n"
 
 
 DONE = b"data: [DONE]\n\n"

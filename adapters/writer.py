@@ -121,6 +121,10 @@ class ChunkWriter:
         """Note the usage in OpenAI's form; the last one wins."""
         self._usage = usage
 
+    def at_least(self, hint: JSON | None) -> None:
+        """Let the usage be no less than `hint`, for a stream that ends before the provider could tell all of it."""
+        self._usage = usage_at_cut(self._usage, hint)
+
     def also(self, **fields: Any) -> None:
         """Set top-level keys (`service_tier`, `system_fingerprint`) of all chunks from here on."""
         self._extra.update(fields)
@@ -182,3 +186,15 @@ class ChunkWriter:
         if self._show_usage or usage is not None:
             chunk["usage"] = usage
         return chunk
+
+
+def usage_at_cut(told: JSON | None, hint: JSON | None) -> JSON | None:
+    """Return the usage of a stream that Bursar ends: what the provider told, but no less output than was counted."""
+    if told is None or hint is None:
+        return told or hint
+    prompt, said, counted = (
+        told.get("prompt_tokens") or 0, told.get("completion_tokens") or 0, hint.get("completion_tokens") or 0
+    )  # fmt: skip
+    if counted <= said:
+        return told
+    return {**told, "completion_tokens": counted, "total_tokens": prompt + counted}

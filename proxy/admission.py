@@ -69,10 +69,11 @@ class Admitter:
             if asked.limit is not None or asked.operation == "embeddings"
             else round(self._policy.unbounded_share * 1000)
         )
-        draws = draws_for(budgets, worst) + self._limits.concurrency(caller)
+        routes = [target.names for target in targets]
+        draws = draws_for(budgets, worst) + self._limits.concurrency(caller, routes)
         ask = Ask(
             draws=draws,
-            rates=self._limits.rates(caller, worst),
+            rates=self._limits.rates(caller, worst, routes),
             wanted=wanted,
             least=least,
             share_permille=share,
@@ -85,6 +86,8 @@ class Admitter:
         models = {target.model for target in targets}
         tokens = max(upper_bound(asked.operation, asked.body, model) for model in models)
         terms = self.terms(asked, caller, targets, tokens)
+        if any(rate.what == "tokens" for rate in terms.ask.rates):
+            return tokens, False  # nothing of it is given back when the call turns out smaller
         return tokens, all(
             d.fixed * FAR <= d.budget.limit for d in terms.ask.draws if d.budget.binds and _counts_input(d.budget)
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from accounting.charge import Receipt
 from accounting.hold import HeldRow, Hold, RateRow
 from proxy.amounts import rfc3339, usd_text
-from proxy.attempts import Begun
+from proxy.beginning import Begun
 
 _TOKEN_UNITS = ("tokens", "input_tokens", "output_tokens")
 _KEPT = ("openai-processing-ms", "openai-version", "openai-organization", "openai-project")

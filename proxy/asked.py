@@ -1,15 +1,17 @@
 """Reads a request body: the few fields that Bursar acts on, checked and bounded. All others are the provider's business."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from adapters.base import JSON, Operation
+from adapters.errors import InvalidRequestError
 from adapters.splice import splice
 from proxy.config.environment import CallDefaults
-from proxy.errors import ClientError, bad_body
+from proxy.errors import ClientError, bad_body, from_adapter
 
 MESSAGES_MAX = 4096
 CHOICES_MAX = 128
@@ -81,6 +83,14 @@ def read_request(operation: Operation, raw: bytes, defaults: CallDefaults) -> As
     )
 
 
+def spliced(raw: bytes, changes: Mapping[str, bytes | None]) -> bytes:
+    """Return the body with members set or (None) taken out. Raises ClientError 400 where one is given twice."""
+    try:
+        return splice(raw, changes)
+    except InvalidRequestError as error:
+        raise from_adapter(error) from error
+
+
 def _object(raw: bytes) -> JSON:
     try:
         body = orjson.loads(raw)
@@ -104,7 +114,7 @@ def _with_defaults(body: JSON, raw: bytes, defaults: CallDefaults) -> tuple[JSON
         missing["temperature"] = defaults.temperature
     if not missing:
         return body, raw
-    return {**body, **missing}, splice(raw, {name: orjson.dumps(value) for name, value in missing.items()})
+    return {**body, **missing}, spliced(raw, {name: orjson.dumps(value) for name, value in missing.items()})
 
 
 def _too_deep(body: JSON) -> bool:

@@ -1,51 +1,48 @@
-"""Tries a call's targets in order until one begins to answer.
+"""Tries a call's targets until one begins to answer: each in its turn, then each once more after a pause.
 
-Nothing has reached the client yet, so trying again is safe; what an attempt may be billed for stays on the charge. Tried again: what was never delivered, and 408, 409, 429 and 5xx. Not: other refusals, and time-outs after delivery, since the
-provider may have done the work. Retries of all calls together are bounded, and waits honour `retry-after`.
+Nothing has reached the client yet, so trying again is safe; what an attempt may be billed for stays on the charge, and nothing
+is sent that the hold does not cover. Another target or another API key is tried at once: that adds to nobody's load. The same
+target again waits (`retry-after`, else jitter) and is counted against the retry budget of all calls.
 """
 
 import asyncio
-import random
+import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from accounting.charge import Attempt, Charge
 from accounting.meter import Meter
 from accounting.tokens.counter import count_input
-from adapters.base import Answer, Call, Exchange, Media, StreamTranslator
+from adapters.base import Call, Exchange, Media, UpstreamRequest
 from adapters.errors import (
     AdapterError,
     InvalidRequestError,
     UpstreamError,
-    UpstreamProtocolError,
     UpstreamTimeoutError,
     UpstreamUnavailableError,
 )
-from adapters.transport.base import UpstreamResponse
+from adapters.transport.base import Timeouts
 from proxy.admission import Terms
 from proxy.asked import Asked
-from proxy.upstreams import Target
+from proxy.beginning import Begun, read_beginning
+from proxy.health import REFUSED_S, Health
+from proxy.latency import Latencies
+from proxy.retrying import (
+    RetryBudget,
+    blames_target,
+    concerns_key,
+    grant_left,
+    is_far_away,
+    is_safe,
+    retry_after_s,
+    wait_s,
+)
+from proxy.upstreams import PATIENT_S, Target
 
-ANSWER_BYTES_MAX = 64 * 1024 * 1024
-ERROR_BYTES_MAX = 1024 * 1024
-BACKOFF_S = 0.25
-BACKOFF_S_MAX = 4.0
-RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+_THINKS = re.compile(r"(^|[/.-])(o\d|gpt-5|gpt-oss|grok-[34]|deepseek-r|qwq)|reason|think|research|magistral|-pro\b")
+_FORBIDDEN = 403
 
 Fetch = Callable[[str], Awaitable[Media]]
-
-
-@dataclass(slots=True, kw_only=True)
-class Begun:
-    """An answer that has begun: a whole one, or a stream of which `first` is to be written first."""
-
-    target: Target
-    exchange: Exchange
-    attempt: Attempt
-    answer: Answer | None = None
-    translator: StreamTranslator | None = None
-    response: UpstreamResponse | None = None
-    first: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,22 +55,32 @@ class Plan:
     created: int
 
 
-class RetryBudget:
-    """Lets at most a share of all calls be tried again, with a little to start from."""
+@dataclass(slots=True, kw_only=True)
+class _Course:
+    """How far one call has come."""
 
-    def __init__(self, share: float, floor: float = 3.0) -> None:
-        self._share, self._floor, self._left = share, floor, floor
+    plan: Plan
+    charge: Charge
+    granted: int
+    until_s: float
+    attempts: list[Attempt] = field(default_factory=list)
+    given_up: set[int] = field(default_factory=set)
+    used_keys: dict[int, set[int]] = field(default_factory=dict)
+    failures: dict[int, AdapterError] = field(default_factory=dict)
+    failure: AdapterError | None = None
+    repeated: bool = False  # some target was asked again
 
-    def earned(self) -> None:
-        """Count a call."""
-        self._left = min(self._left + self._share, self._floor + 100 * self._share)
-
-    def take(self) -> bool:
-        """Take a retry if there is one left."""
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
+    def final(self) -> AdapterError:
+        """Return what the client is told: not to multiply our retries by its own."""
+        assert self.failure is not None
+        if (
+            isinstance(self.failure, UpstreamError)
+            and self.repeated
+            and is_safe(self.failure)
+            and not is_far_away(self.failure)
+        ):
+            self.failure.headers["x-should-retry"] = "false"
+        return self.failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,62 +91,167 @@ class Trier:
     retries: RetryBudget
     fetch: Fetch
     on_failure: Callable[[Target, AdapterError], None]
+    health: Health = field(default_factory=Health)
+    latencies: Latencies = field(default_factory=Latencies)
 
     async def begin(self, plan: Plan, charge: Charge) -> Begun:
         """Return the first answer that begins. Raises the last target's AdapterError."""
         self.retries.earned()
-        failure: AdapterError | None = None
-        for number, target in enumerate(plan.targets):
-            for attempt_number in range(self.tries):
-                if failure is not None and not self.retries.take():
-                    raise failure
-                if attempt_number:
-                    await asyncio.sleep(_wait_s(failure, attempt_number))
-                try:
-                    return await self._attempt(plan, number, charge)
-                except InvalidRequestError as error:
-                    failure = failure or error  # another target may take it
-                    break
-                except UpstreamError as error:
-                    self.on_failure(target, error)
-                    failure = error
-                    if not _another_try_is_safe(error):
-                        raise
-                    if _far_away(error):
-                        break
-        assert failure is not None
-        raise failure
+        total_s = max(target.limits().total for target in plan.targets)
+        course = _Course(plan=plan, charge=charge, granted=charge.hold.granted, until_s=_now_s() + total_s)
+        order = self._order(plan.targets)
+        for turn in range(self.tries):
+            for number in order:
+                if number in course.given_up or (turn and not await self._may_try_again(course, number, turn)):
+                    continue
+                if (begun := await self._target(course, number)) is not None:
+                    return begun
+        raise course.final()
 
-    async def _attempt(self, plan: Plan, number: int, charge: Charge) -> Begun:
-        asked, target = plan.asked, plan.targets[number]
-        upstream = target.upstream
-        call = call_for(plan, number, charge)
-        if wanted := upstream.adapter.wanted_media(call):
-            call = replace(call, media={url: await self.fetch(url) for url in wanted})
-        exchange = upstream.adapter.exchange(call)
-        ours = ("x-request-id", charge.request_id)  # so that the provider's logs and ours can be laid side by side
+    def ended(self, begun: Begun, outcome: str) -> None:
+        """Hear how a stream ended: one that broke off speaks against its target as much as one that never began."""
+        breaker = self.health.of(begun.target.place)
+        if outcome == "upstream_error":
+            breaker.failed(_now_s())
+        elif outcome in ("ok", "cut"):
+            breaker.succeeded(_now_s())
+
+    def _order(self, targets: Sequence[Target]) -> list[int]:
+        """Put targets last that have no API key fit for use, and leave out those that keep failing."""
+        if len(targets) == 1:
+            return [0]
+        now_s = _now_s()
+        fit = self.health.order([target.place for target in targets], now_s)
+        return sorted(fit, key=lambda number: not targets[number].upstream.keys.ready(now_s))
+
+    async def _may_try_again(self, course: _Course, number: int, turn: int) -> bool:
+        pause_s, fit = (
+            wait_s(course.failures.get(number), turn),
+            self.health.fit(course.plan.targets[number].place, _now_s()),
+        )
+        if not fit or _now_s() + pause_s >= course.until_s or not self.retries.take():
+            course.given_up.add(number)
+            return False
+        course.repeated = True
+        await asyncio.sleep(pause_s)
+        return True
+
+    async def _target(self, course: _Course, number: int) -> Begun | None:
+        """Try one target, with another API key where one was refused. Raises what no other try may follow."""
+        target = course.plan.targets[number]
+        used = course.used_keys.setdefault(number, set())
+        while True:
+            key = target.upstream.next_key(target.stick_to, used)
+            used.add(key)
+            try:
+                begun = await self._attempt(course, number, key)
+            except InvalidRequestError as error:
+                course.given_up.add(number)  # another target may take it
+                course.failure = course.failure or error
+                return None
+            except UpstreamError as error:
+                self._note(target, key, error)
+                course.failures[number] = course.failure = error
+                if not self._may_follow(course, error):
+                    raise course.final() from error
+                if is_far_away(error):
+                    course.given_up.add(number)
+                if not (concerns_key(error) and target.upstream.keys.ready_without(used, _now_s())):
+                    return None
+            else:
+                target.upstream.keys.accepted(key)
+                return begun
+
+    @staticmethod
+    def _may_follow(course: _Course, error: UpstreamError) -> bool:
+        if not is_safe(error) or _now_s() >= course.until_s:
+            return False
+        left = grant_left(course.charge.hold, course.plan.terms.ask, course.attempts)
+        course.granted = left or 0
+        return left is not None
+
+    def _note(self, target: Target, key: int, error: UpstreamError) -> None:
+        """Remember what a failure says, of the target or of the API key."""
+        self.on_failure(target, error)
+        breaker, keys, now_s = self.health.of(target.place), target.upstream.keys, _now_s()
+        if blames_target(error):
+            breaker.failed(now_s, slow=isinstance(error, UpstreamTimeoutError) and not is_safe(error))
+            return
+        breaker.inconclusive()
+        if error.code == "upstream_auth_error":
+            keys.refused(key, now_s)
+        elif concerns_key(error):
+            told_s = REFUSED_S if error.status == _FORBIDDEN else retry_after_s(error)
+            keys.limited(key, now_s, told_s, spent=error.code == "insufficient_quota")
+
+    async def _attempt(self, course: _Course, number: int, key: int) -> Begun:
+        plan, target = course.plan, course.plan.targets[number]
+        upstream, asked = target.upstream, course.plan.asked
+        exchange = await self._exchange(course, number)
+        ours = (
+            "x-request-id",
+            course.charge.request_id,
+        )  # so that the provider's logs and ours can be laid side by side
         request = replace(exchange.request, headers=(*exchange.request.headers, *upstream.headers, ours))
-        request = await upstream.next_credentials().apply(request)
+        request = await upstream.credentials[key].apply(request)
         meter = Meter(target.model, lambda: count_input(asked.operation, asked.body, target.model))
-        attempt = charge.begin(Attempt(upstream.name, target.model, plan.terms.prices[number], meter, billable=True))
+        attempt = Attempt(upstream.name, target.model, plan.terms.prices[number], meter, billable=True)
+        course.attempts.append(course.charge.begin(attempt))
+        breaker, sent_s = self.health.of(target.place), _now_s()
+        breaker.began(sent_s)
+        begun = Begun(target=target, exchange=exchange, attempt=attempt, granted=course.granted)
         try:
-            response = await upstream.transport.send(request, upstream.timeouts)
-        except UpstreamUnavailableError as error:
-            attempt.billable = error.delivered
+            await _send(begun, request, limits(target, asked, course.until_s - sent_s), stream=asked.stream)
+        except asyncio.CancelledError:
+            breaker.inconclusive()
             raise
-        except UpstreamTimeoutError as error:
-            attempt.billable = error.phase not in ("connect", "tls")
-            raise
-        begun = Begun(target=target, exchange=exchange, attempt=attempt)
-        try:
-            await _read_beginning(begun, response, stream=asked.stream)
-        except BaseException:
-            response.close()
-            raise
+        if asked.stream:
+            breaker.answered()
+        else:
+            breaker.succeeded(_now_s())
+        self.latencies.observed((target.place, asked.stream), _now_s() - sent_s, _now_s())
         return begun
 
+    async def _exchange(self, course: _Course, number: int) -> Exchange:
+        adapter = course.plan.targets[number].upstream.adapter
+        call = call_for(course.plan, number, course.charge.request_id, course.granted)
+        if wanted := adapter.wanted_media(call):
+            call = replace(call, media={url: await self.fetch(url) for url in wanted})
+        return adapter.exchange(call)
 
-def call_for(plan: Plan, number: int, charge: Charge) -> Call:
+
+async def _send(begun: Begun, request: UpstreamRequest, timeouts: Timeouts, *, stream: bool) -> None:
+    attempt = begun.attempt
+    try:
+        response = await begun.target.upstream.transport.send(request, timeouts)
+    except UpstreamUnavailableError as error:
+        attempt.billable = error.delivered
+        raise
+    except UpstreamTimeoutError as error:
+        attempt.billable = error.phase not in ("connect", "tls")
+        raise
+    try:
+        await read_beginning(begun, response, stream=stream)
+    except BaseException:
+        response.close()
+        raise
+
+
+def limits(target: Target, asked: Asked, left_s: float) -> Timeouts:
+    """Return the time limits of one attempt: patient where a first byte takes long for a good reason."""
+    own = target.limits()
+    first_token_s = own.first_token
+    if target.is_patient and (not asked.stream or _thinks(asked, target.model)):
+        first_token_s = max(first_token_s, PATIENT_S)
+    return replace(own, first_token=first_token_s, total=min(own.total, max(0.001, left_s)))
+
+
+def _thinks(asked: Asked, model: str) -> bool:
+    told = asked.body.get("reasoning_effort") or asked.body.get("reasoning")
+    return bool(told) or asked.thinking > 0 or _THINKS.search(model.lower()) is not None
+
+
+def call_for(plan: Plan, number: int, call_id: str, granted: int) -> Call:
     """Return the call as the target of that number gets it."""
     asked, terms = plan.asked, plan.terms
     return Call(
@@ -147,10 +259,10 @@ def call_for(plan: Plan, number: int, charge: Charge) -> Call:
         raw=asked.raw,
         body=asked.body,
         upstream_model=plan.targets[number].model,
-        output_limit=output_limit(asked, terms, charge.hold.granted, terms.ceilings[number]),
+        output_limit=output_limit(asked, terms, granted, terms.ceilings[number]),
         stream=asked.stream,
         show_usage=asked.show_usage or asked.operation == "responses",
-        call_id=charge.request_id,
+        call_id=call_id,
         created=plan.created,
     )
 
@@ -164,72 +276,5 @@ def output_limit(asked: Asked, terms: Terms, granted: int, ceiling: int) -> int 
     return min(granted, max(ceiling, asked.thinking + 1)) if terms.clamps else None
 
 
-async def _read_beginning(begun: Begun, response: UpstreamResponse, *, stream: bool) -> None:
-    exchange, attempt = begun.exchange, begun.attempt
-    if response.status >= 300:  # noqa: PLR2004 - a redirect is never followed, so it is an error too
-        body = await response.read(ERROR_BYTES_MAX)
-        attempt.billable = False
-        raise exchange.error(response.status, response.headers, body)
-    if not stream:
-        begun.answer = exchange.completion(await response.read(ANSWER_BYTES_MAX), response.headers)
-        attempt.meter.observe([begun.answer.completion])
-        return
-    if "json" in response.headers.get("content-type", "") and "event-stream" not in response.headers["content-type"]:
-        body = await response.read(ERROR_BYTES_MAX)  # an error that came as a 200, or an answer that is no stream
-        raise _not_a_stream(exchange, response, body)
-    begun.response = response
-    translator = begun.translator = exchange.stream()
-    out = []
-    while not translator.started and not translator.finished and translator.error is None:
-        piece = await response.next_piece()
-        out.append(translator.feed(piece) if piece else translator.eof())
-        if not piece:
-            break
-    begun.first = b"".join(out)
-    if translator.error is not None and not translator.started:
-        attempt.billable = isinstance(translator.error, UpstreamProtocolError)
-        raise translator.error
-
-
-def _not_a_stream(exchange: Exchange, response: UpstreamResponse, body: bytes) -> UpstreamError:
-    try:
-        exchange.completion(body, response.headers)
-    except UpstreamError as error:
-        return error
-    return UpstreamProtocolError("The provider answered a streaming request with a whole completion.")
-
-
-def _another_try_is_safe(error: UpstreamError) -> bool:
-    if isinstance(error, UpstreamUnavailableError):
-        return not error.delivered
-    if isinstance(error, UpstreamTimeoutError):
-        return error.phase in ("connect", "tls")
-    if error.headers.get("x-should-retry") == "false" or error.code == "insufficient_quota":
-        return error.code == "insufficient_quota"  # this provider will not, another may
-    return isinstance(error, UpstreamProtocolError) or error.code == "upstream_auth_error" or error.status in RETRIED
-
-
-def _retry_after_s(error: AdapterError | None) -> float | None:
-    headers = error.headers if isinstance(error, UpstreamError) else {}
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers.get(name, "")) * unit)
-        except ValueError:
-            continue
-    return None
-
-
-def _far_away(error: UpstreamError) -> bool:
-    """Tell whether trying the same target again would mean to wait too long, or to be refused the same way."""
-    wait_s = _retry_after_s(error)
-    return (wait_s is not None and wait_s > BACKOFF_S_MAX) or error.code in (
-        "insufficient_quota",
-        "upstream_auth_error",
-    )
-
-
-def _wait_s(error: AdapterError | None, attempt_number: int) -> float:
-    told_s = _retry_after_s(error)
-    if told_s is not None:
-        return told_s
-    return random.uniform(0, min(BACKOFF_S_MAX, BACKOFF_S * 2**attempt_number))  # noqa: S311 - jitter, not a secret
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,12 +1,13 @@
 """From a request's Authorization header to a `Principal`. Decided on the header alone, never on a URL or a Host."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+import orjson
 
 from accounting.budgets import Caller
 from adapters.base import JSON
-from adapters.splice import splice
-from proxy.asked import Asked
+from proxy.asked import Asked, spliced
 from proxy.errors import ClientError, bad_body, unauthorised
 from proxy.keyring import Keyring
 from proxy.principal import Principal
@@ -47,10 +48,11 @@ def presented(headers: Mapping[str, str]) -> str:
 def without_user(principal: Principal, asked: Asked) -> Asked:
     """Return the request without the field in which a trusted key names its end user: it is between us and the key's owner."""
     source, _, name = (principal.user_from or "").partition(":")
-    if source != "body" or name not in asked.body:
+    if source != "body" or _walk(asked.body, name) is None:
         return asked
-    body = {key: value for key, value in asked.body.items() if key != name}
-    return replace(asked, body=body, raw=splice(asked.raw, {name: None}))
+    body = _without(asked.body, name.split("."))
+    top = name.partition(".")[0]
+    return replace(asked, body=body, raw=spliced(asked.raw, {top: orjson.dumps(body[top]) if top in body else None}))
 
 
 def end_user(principal: Principal, headers: Mapping[str, str], body: JSON) -> Principal:
@@ -73,6 +75,14 @@ def end_user(principal: Principal, headers: Mapping[str, str], body: JSON) -> Pr
 def _missing(source: str, name: str) -> ClientError:
     place = f"the header {name}" if source == "header" else f"the field {name}"
     return bad_body(f"This key acts for end users: name one in {place}.", name if source == "body" else None)
+
+
+def _without(body: JSON, path: Sequence[str]) -> JSON:
+    """Return a copy without the value at `path`, which is there."""
+    first, *rest = path
+    if rest:
+        return {**body, first: _without(body[first], rest)}
+    return {key: value for key, value in body.items() if key != first}
 
 
 def _walk(body: JSON, path: str) -> object:

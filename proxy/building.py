@@ -19,13 +19,14 @@ from proxy.admission import Admitter
 from proxy.amounts import usd_text
 from proxy.auth import Gate
 from proxy.config import policy
-from proxy.config.model import Config
+from proxy.config.model import FIRST_TOKEN_S, Config
 from proxy.config.providers import Provider, kind_of
 from proxy.keyring import Keyring, KeyRow, plain_digest
+from proxy.latency import Latencies
 from proxy.limits import LimitBook
 from proxy.paths import Paths
 from proxy.principal import Principal
-from proxy.routing import Router
+from proxy.routing import Router, limits_of
 from proxy.rules import Rules
 from proxy.upstreams import Upstream, Upstreams
 
@@ -80,11 +81,18 @@ def build_upstreams(config: Config, make_transport: MakeTransport, make_credenti
         upstreams[name] = Upstream(
             endpoint=endpoint, adapter=make_adapter(endpoint), transport=shared[options], timeouts=_timeouts(config, provider),
             credentials=make_credentials(endpoint, provider), price_list=price_list(provider), headers=_headers(provider),
+            patient=provider.timeouts.first_token_s is None and config.timeouts.first_token_s == FIRST_TOKEN_S,
         )  # fmt: skip
     return upstreams
 
 
-def build_rules(config: Config, stored: Stored | None, upstreams: Upstreams, prices: PriceBook) -> Rules:
+def build_rules(
+    config: Config,
+    stored: Stored | None,
+    upstreams: Upstreams,
+    prices: PriceBook,
+    latencies: Latencies | None = None,
+) -> Rules:
     """Return the rules that follow from the file and from what is stored; stored keys and budgets win."""
     keys = [_file_row(key, config.tenant) for key in config.keys]
     if stored is not None:
@@ -95,7 +103,7 @@ def build_rules(config: Config, stored: Stored | None, upstreams: Upstreams, pri
     book = BudgetBook(file_budgets(config.budgets), stored.budgets if stored else ())
     return Rules(
         gate=Gate(keyring, tenant=config.tenant, open_to_all=config.auth.mode == "none"),
-        router=Router(config.models, upstreams),
+        router=Router(config.models, upstreams, latencies=latencies),
         admitter=Admitter(book, LimitBook(config.limits), prices, config.admission, output_ceilings(config)),
         paths=Paths(config, upstreams),
         version=stored.version if stored else "0",
@@ -157,14 +165,12 @@ def _headers(provider: Provider) -> tuple[tuple[str, str], ...]:
 
 
 def _timeouts(config: Config, provider: Provider) -> Timeouts:
-    own, general = provider.timeouts, config.timeouts
-    return Timeouts(
-        connect=own.connect_s or general.connect_s,
-        tls=own.tls_s or general.tls_s,
-        first_token=own.first_token_s or general.first_token_s,
-        idle=own.idle_s or general.idle_s,
-        total=own.total_s or general.total_s,
-    )
+    general = config.timeouts
+    ours = Timeouts(
+        connect=general.connect_s, tls=general.tls_s, first_token=general.first_token_s, idle=general.idle_s,
+        total=general.total_s,
+    )  # fmt: skip
+    return limits_of(provider.timeouts, ours)
 
 
 def _file_row(key: policy.Key, tenant: str) -> KeyRow:

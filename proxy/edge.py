@@ -5,7 +5,9 @@ has a time limit, and every failure before routing is a constant answer in OpenA
 """
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,7 +15,10 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from proxy.errors import ClientError
+from proxy.wellformed import LINE_BYTES_MAX, fault, foreign
 
+SEND_BYTES = 64 * 1024
+WRITE_BYTES = 32 * 1024  # waiting for one client; above it the provider is held back
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _silent = logging.getLogger("bursar.silent")
@@ -22,16 +27,38 @@ _silent.propagate = False
 
 
 class EdgeServer(web.Server):
-    """Makes one protocol per connection, and refuses connections above a bound."""
+    """Makes one protocol per connection, and refuses connections above a bound.
 
-    def __init__(self, handler: Handler, *, max_body_bytes: int, header_s: float, max_connections: int) -> None:
+    `open_to_all`: no key is asked for, so pages of other sites must be kept out.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        max_body_bytes: int,
+        header_s: float,
+        max_connections: int,
+        stall_s: float = 60.0,
+        open_to_all: bool = False,
+    ) -> None:
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
             return web.BaseRequest(
                 message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=max_body_bytes
             )
 
-        super().__init__(handler, request_factory=request, handler_cancellation=True)
-        self.header_s, self.max_connections = header_s, max_connections
+        async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+            wrong = fault(request.method, request.raw_path, request.version, request.raw_headers)
+            if wrong is None and open_to_all and foreign(request.raw_headers):
+                wrong = 403, "Without keys, only programs of this machine are answered; set auth: {mode: keys}."
+            if wrong is not None:
+                return _refused(*wrong)
+            if "expect" in request.headers and not request.content.is_eof() and request.transport is not None:
+                request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            return await handler(request)
+
+        super().__init__(guarded, request_factory=request, handler_cancellation=True)
+        self.header_s, self.stall_s, self.max_connections = header_s, stall_s, max_connections
         self.open_total = 0
 
     def __call__(self) -> RequestHandler:
@@ -43,37 +70,87 @@ class EdgeServer(web.Server):
             keepalive_timeout=75.0,
             lingering_time=1.0,
             read_bufsize=2**16,
+            max_line_size=LINE_BYTES_MAX,
+            max_field_size=LINE_BYTES_MAX,
+            auto_decompress=False,  # an encoded body is refused, not unpacked: it may be a bomb
         )
+
+    def make_room(self) -> bool:
+        """Cut the connection that has waited longest between requests; False if all are at work."""
+        for protocol in self.connections:
+            if isinstance(protocol, EdgeProtocol) and protocol.is_idle:
+                protocol.cut()
+                return True
+        return False
 
 
 class EdgeProtocol(RequestHandler):
-    """One connection."""
+    """One connection: one request at a time, each of its waits with a limit."""
 
-    __slots__ = ("_edge", "_head_timer", "_seen_bytes")
+    __slots__ = ("_edge", "_head_timer", "_stall_timer")
 
     def __init__(self, manager: EdgeServer, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._edge = manager
         self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a request, or for the rest of a request's head."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def cut(self) -> None:
+        """Close at once, whatever is still to be written."""
+        if isinstance(self.transport, asyncio.Transport):
+            self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        full = self._edge.open_total >= self._edge.max_connections and not self._edge.make_room()
         super().connection_made(transport)
         self._edge.open_total += 1
-        if self._edge.open_total > self._edge.max_connections and isinstance(transport, asyncio.Transport):
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=WRITE_BYTES)
+        with contextlib.suppress(
+            OSError
+        ):  # the kernel's part grows to megabytes otherwise, and is the pod's memory too
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+        if full:
             transport.write(_FULL)
             transport.close()
             return
-        self._await_head(transport)
+        self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._edge.open_total -= 1
-        self._cancel_timer()
+        self._end_head()
+        self._end_stall()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        idle = self.is_idle
+        if idle and self._head_timer is None:
+            self._await_head()
         super().data_received(data)
-        if self._head_timer is not None and self._messages:
-            self._cancel_timer()
+        if self._messages:
+            self._end_head()
+            if len(self._messages) > idle:
+                self.close()  # a request behind a request: the first is answered, then the connection ends
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._end_stall()
+        self._stall_timer = asyncio.get_running_loop().call_later(self._edge.stall_s, self.cut)
+
+    def resume_writing(self) -> None:
+        self._end_stall()
+        super().resume_writing()
+
+    def force_close(self) -> None:
+        transport = self.transport
+        super().force_close()
+        if isinstance(transport, asyncio.Transport) and transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(self._edge.stall_s, transport.abort)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -91,17 +168,25 @@ class EdgeProtocol(RequestHandler):
     def log_access(self, *_: Any) -> None:
         """Write nothing: a call's own line is written where the call ends."""
 
-    def _await_head(self, transport: asyncio.BaseTransport) -> None:
-        def late() -> None:
-            if isinstance(transport, asyncio.Transport):
-                transport.abort()
+    def _await_head(self) -> None:
+        self._head_timer = asyncio.get_running_loop().call_later(self._edge.header_s, self.cut)
 
-        self._head_timer = asyncio.get_running_loop().call_later(self._edge.header_s, late)
-
-    def _cancel_timer(self) -> None:
+    def _end_head(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _end_stall(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+
+def _refused(status: int, message: str) -> web.Response:
+    error = ClientError(status, message)
+    response = web.Response(status=status, body=error.body(), content_type="application/json")
+    response.force_close()
+    return response
 
 
 def _internal() -> ClientError:

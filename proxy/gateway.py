@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
@@ -16,17 +16,20 @@ from accounting.tokens.counter import count_input, needs_thread
 from accounting.tokens.families import encoding_for
 from accounting.tokens.ranks import loaded
 from adapters.base import Operation
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, UpstreamError
 from proxy.admission import Terms
-from proxy.answering import answer_headers, cost_header, upstream_headers
+from proxy.answering import answer_headers, cost_header, rate_headers, upstream_headers
 from proxy.asked import Asked, read_request
-from proxy.attempts import Begun, Plan, Trier
+from proxy.attempts import Plan, Trier
 from proxy.auth import end_user, without_user
+from proxy.beginning import Begun
+from proxy.cache import AnswerCache, Kept, asks_only_for_speed, headers_of
 from proxy.config.environment import CallDefaults
-from proxy.config.model import Server, Timeouts
+from proxy.config.model import Config, Server, Timeouts
 from proxy.errors import ClientError, from_adapter, model_not_found, unavailable
 from proxy.principal import Principal
 from proxy.refusals import refusal
+from proxy.retrying import RetryBudget
 from proxy.rules import Rules
 from proxy.streaming import Grant, Relay, read_to_end, tend
 from proxy.upstreams import Target
@@ -48,6 +51,8 @@ class Admitted:
     principal: Principal
     targets: list[Target]
     terms: Terms
+    cache_key: str | None
+    began_s: float = 0.0  # when its body was there, on the loop's clock
 
     def notes(self) -> dict[str, object]:
         """Return what the journal needs to charge the call after a crash; no prompt."""
@@ -55,7 +60,7 @@ class Admitted:
         price = self.terms.prices[0]
         return {
             "key": caller.key, "user": caller.user, "team": caller.team, "provider": provider, "model": model,
-            "asked": self.asked.model, "input": self.terms.input_tokens,
+            "asked": self.asked.model, "input": self.terms.input_tokens, "choices": self.asked.choices,
             "output_nanousd": price.worst_output_nanousd_per_token(self.terms.input_tokens) if price else 0,
             "input_nanousd": price.worst_input_nanousd(self.terms.input_tokens) if price else 0,
         }  # fmt: skip
@@ -72,22 +77,39 @@ class Gateway:
     server: Server
     timeouts: Timeouts
     defaults: CallDefaults
+    version: Callable[[], Awaitable[str]]  # of what is stored; raises StoreError
     reload: Callable[[str], Awaitable[None]]  # brings `rules` to at least this version of what is stored
+    cache: AnswerCache
+    on_overhead: Callable[[str, float], None]  # phase, seconds that it took
+    streams: set[Relay] = field(default_factory=set)
 
     async def call(self, request: web.BaseRequest, operation: Operation, request_id: str) -> web.StreamResponse:
         """Serve one POST. Raises ClientError."""
         raw = await self.body(request)
+        began_s = asyncio.get_running_loop().time()
         for attempt in range(_RULES_TRIES):
-            rules = self.rules
-            principal = rules.gate.admit(request.headers, self.till.ledger.now_ms())
+            rules, principal = await self.admit(request.headers)
             asked = read_request(operation, raw, self.defaults)
             principal = end_user(principal, request.headers, asked.body)
             asked = without_user(principal, asked)
             targets = self._targets(rules, asked, principal)
             terms = await self._terms(rules, asked, principal, targets)
-            admitted = Admitted(request_id=request_id, asked=asked, principal=principal, targets=targets, terms=terms)
+            limited = terms.ask.draws or terms.ask.rates
+            if not limited and attempt + 1 < _RULES_TRIES and await self._changed(rules):
+                continue  # the ledger, which would have noticed, is not asked
+            cache_key = self.cache.key(asked, principal, targets, request.headers)
+            admitted = Admitted(
+                request_id=request_id,
+                asked=asked,
+                principal=principal,
+                targets=targets,
+                terms=terms,
+                cache_key=cache_key,
+                began_s=began_s,
+            )
             try:
-                return await self._charged(request, admitted)
+                kept = await self.cache.find(cache_key, request.headers, self.till.ledger.now_ms())
+                return await (self._charged(request, admitted) if kept is None else self._kept(admitted, kept))
             except ConfigChangedError as error:
                 if attempt + 1 == _RULES_TRIES:
                     raise refusal(error) from error
@@ -101,17 +123,57 @@ class Gateway:
                 ) from error
         raise AssertionError("unreachable")
 
+    def interrupt(self) -> None:
+        """End all streams now, each with an event that says why."""
+        for relay in tuple(self.streams):
+            relay.interrupt(
+                UpstreamError("This Bursar is shutting down.", status=503, type="server_error", code="draining")
+            )
+
+    def retune(self, config: Config) -> None:
+        """Take over what a new configuration says of time and retries; calls in flight keep what they began with."""
+        self.server, self.timeouts, self.cache.config = config.server, config.timeouts, config.cache
+        if config.retries.budget != self.trier.retries.share:
+            self.trier = replace(self.trier, retries=RetryBudget(config.retries.budget))
+        self.trier = replace(self.trier, tries=config.retries.attempts)
+
+    async def admit(self, headers: Mapping[str, str], *, ask_store: bool = False) -> tuple[Rules, Principal]:
+        """Return the rules in force and who calls; a key made a moment ago counts, with `ask_store` also one revoked a moment ago.
+
+        Raises ClientError 401.
+        """
+        rules = self.rules
+        try:
+            principal = rules.gate.admit(headers, self.till.ledger.now_ms())
+            if not ask_store or not await self._changed(rules):
+                return rules, principal
+        except ClientError:
+            if not await self._changed(rules):
+                raise
+        return self.rules, self.rules.gate.admit(headers, self.till.ledger.now_ms())
+
+    async def _changed(self, rules: Rules) -> bool:
+        """Ask whether keys or budgets were stored or removed since, and bring the rules up to it. Without the store: no."""
+        with suppress(StoreError):
+            version = await self.version()
+            if version != rules.version:
+                await self.reload(version)
+        return self.rules is not rules
+
     async def body(self, request: web.BaseRequest) -> bytes:
         """Return the body, within its limits. Raises ClientError 408, 413, 415."""
         if request.headers.get("content-encoding", "identity") != "identity":
             raise ClientError(415, "Content-Encoding is not supported for requests; send the body as it is.")
+        too_large = ClientError(
+            413, f"The body is larger than {self.server.max_body_bytes} bytes.", code="request_too_large"
+        )
+        if (request.content_length or 0) > self.server.max_body_bytes:
+            raise too_large  # before a byte of it is read
         try:
             async with asyncio.timeout(self.server.body_seconds):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge as error:
-            raise ClientError(
-                413, f"The body is larger than {self.server.max_body_bytes} bytes.", code="request_too_large"
-            ) from error
+            raise too_large from error
         except TimeoutError as error:
             late = ClientError(408, "The body did not arrive in time.", code="request_timeout")
             late.close = True
@@ -119,7 +181,11 @@ class Gateway:
 
     @staticmethod
     def _targets(rules: Rules, asked: Asked, principal: Principal) -> list[Target]:
-        targets = rules.router.targets(asked.model) if principal.may_use(asked.model) else []
+        targets = (
+            rules.router.targets(asked.model, principal.caller, stream=asked.stream)
+            if principal.may_use(asked.model)
+            else []
+        )
         targets = [t for t in targets if asked.operation in t.upstream.adapter.operations]
         if not targets:
             raise model_not_found(asked.model)
@@ -143,6 +209,8 @@ class Gateway:
             model=asked.model,
             notes=admitted.notes(),
         ) as charge:
+            self.on_overhead("admission", charge.began_s - admitted.began_s)
+            self.on_overhead("reserve", asyncio.get_running_loop().time() - charge.began_s)
             plan = Plan(asked=asked, targets=admitted.targets, terms=terms, created=int(time.time()))  # noqa: TID251 - `created` is wall time
             try:
                 begun = await self.trier.begin(plan, charge)
@@ -152,13 +220,34 @@ class Gateway:
             except asyncio.CancelledError:
                 charge.outcome = "disconnect"
                 raise
-            clamped = charge.hold.granted if terms.clamps and charge.hold.granted < terms.ask.wanted else None
+            clamped = begun.granted if terms.clamps and begun.granted < terms.ask.wanted else None
             headers = answer_headers(admitted.request_id, begun, charge.hold, clamped=clamped)
             if begun.answer is not None:
                 receipt = await charge.finish("ok")
                 headers |= cost_header(receipt)
+                if admitted.cache_key is not None:
+                    headers["x-bursar-cache"] = "miss"
+                    keeping = self.cache.keep(
+                        admitted.cache_key, begun.target, begun.answer.body, self.till.ledger.now_ms()
+                    )
+                    self.supervisor.spawn(keeping, name="keep")
                 return web.Response(body=begun.answer.body, headers=headers, content_type="application/json")
             return await self._stream(request, admitted, charge, begun, headers)
+
+    async def _kept(self, admitted: Admitted, kept: Kept) -> web.StreamResponse:
+        """Answer from the cache: no provider is asked, nothing is spent."""
+        caller, ask = admitted.principal.caller, asks_only_for_speed(admitted.terms.ask)
+        async with charged(
+            self.till,
+            ask,
+            request_id=admitted.request_id,
+            caller=caller,
+            model=admitted.asked.model,
+            notes=admitted.notes(),
+        ) as charge:
+            await charge.finish("cached")
+            headers = {"x-request-id": admitted.request_id, **headers_of(kept), **rate_headers(charge.hold.rates)}
+            return web.Response(body=kept.body, headers=headers, content_type="application/json")
 
     async def _stream(
         self, request: web.BaseRequest, admitted: Admitted, charge: Charge, begun: Begun, headers: dict[str, str]
@@ -167,8 +256,9 @@ class Gateway:
         headers |= upstream_headers(begun.response.headers, own_rates=bool(charge.hold.rates)) | _SSE_HEADERS
         response = web.StreamResponse(headers=headers)
         asked, terms = admitted.asked, admitted.terms
-        grant = Grant.of(charge.hold.granted, asked.choices, begun.target.model, clamps=terms.clamps)
+        grant = Grant.of(begun.granted, asked.choices, begun.target.model, clamps=terms.clamps)
         relay = Relay(begun, charge, grant, response.write)
+        self.streams.add(relay)
         tending = None
         charge.outcome = "disconnect"  # unless it comes to its end
         try:
@@ -181,6 +271,8 @@ class Gateway:
         finally:
             if tending is not None:
                 tending.cancel()
+            self.streams.discard(relay)
+            self.trier.ended(begun, charge.outcome)
             if charge.outcome == "ok":
                 self.supervisor.spawn(read_to_end(begun.response), name="read to end")
             else:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from accounting.budgets import Budget
+from accounting.journal.writer import FileJournal
 from accounting.ledger import Ledger
 from accounting.reading import Reader
 from accounting.store.errors import StoreError
@@ -23,8 +24,10 @@ class Gauges:
         ledger: Ledger,
         reader: Reader,
         budgets: Callable[[], Sequence[Budget]],
+        journal: FileJournal,
     ) -> None:
         self._store, self._ledger, self._reader, self._budgets = store, ledger, reader, budgets
+        self._journal = journal
         labels = ("subject", "unit")
         self._limit = Gauge("bursar_budget_limit", "Limit, in USD or counts.", labels, registry=registry)
         self._used = Gauge("bursar_budget_used", "Used in the current period.", labels, registry=registry)
@@ -34,6 +37,10 @@ class Gauges:
         self._pending = Gauge(
             "bursar_settlements_pending", "Settlements that the store does not have yet.", registry=registry
         )
+        self._journal_pending = Gauge(
+            "bursar_journal_pending", "Settlements on disk that the store is not known to have.", registry=registry
+        )
+        self._journal_bytes = Gauge("bursar_journal_bytes", "Size of the journal.", registry=registry)
         self._unreserved = Counter("bursar_unreserved", "Calls that an outage policy let pass.", registry=registry)
         self._seen_errors = self._seen_unreserved = 0
 
@@ -44,6 +51,8 @@ class Gauges:
         self._unreserved.inc(self._ledger.unreserved_total - self._seen_unreserved)
         self._seen_errors, self._seen_unreserved = self._store.errors_total, self._ledger.unreserved_total
         self._pending.set(len(self._ledger.settler.pending))
+        self._journal_pending.set(self._journal.pending)
+        self._journal_bytes.set(self._journal.size_bytes)
         budgets = [budget for budget in self._budgets() if not budget.subject.endswith(":*")]
         try:
             balances = await self._reader.balances(budgets, self._ledger.now_ms())

@@ -1,9 +1,12 @@
-"""Limits of speed: requests and tokens per minute, and calls at once, by subject. Kept in the store, in the same call as budgets."""
+"""Limits of speed: requests and tokens per minute, and calls at once, by subject. Kept in the store, in the same call as budgets.
+
+A call that may be tried at several targets counts against the limits of all of them.
+"""
 
 from collections.abc import Iterable
 
 from accounting.ask import Draw, Rate, Worst
-from accounting.budgets import Budget, Caller
+from accounting.budgets import Budget, Caller, route_subjects
 from accounting.periods import Period
 from proxy.config.policy import Limit
 
@@ -16,19 +19,22 @@ class LimitBook:
     def __init__(self, limits: Iterable[Limit]) -> None:
         self._by_subject = {limit.subject: limit for limit in limits}
 
-    def of(self, caller: Caller) -> list[tuple[str, Limit]]:
-        """Return the limits that bind a caller, each with the subject it counts for."""
+    def of(self, caller: Caller, routes: Iterable[tuple[str, str]] = ()) -> list[tuple[str, Limit]]:
+        """Return the limits that bind a caller on its way to these (provider, model), each with the subject it counts for."""
         found = []
-        for subject in caller.subjects() if self._by_subject else ():
-            limit = self._by_subject.get(subject) or self._by_subject.get(subject.partition(":")[0] + ":*")
+        for subject in (*caller.subjects(), *route_subjects(routes)) if self._by_subject else ():
+            kind, _, name = subject.partition(":")
+            limit = self._by_subject.get(subject)
+            if limit is None and not (kind == "model" and "/" in name):  # such a model has a second name without it
+                limit = self._by_subject.get(f"{kind}:*")
             if limit is not None:
                 found.append((subject, limit))
         return found
 
-    def rates(self, caller: Caller, worst: Worst) -> tuple[Rate, ...]:
+    def rates(self, caller: Caller, worst: Worst, routes: Iterable[tuple[str, str]] = ()) -> tuple[Rate, ...]:
         """Return the limits per minute that a call counts against."""
         rates = []
-        for subject, limit in self.of(caller):
+        for subject, limit in self.of(caller, routes):
             if limit.rpm is not None:
                 rates.append(Rate(subject=subject, what="requests", limit=limit.rpm, fixed=1, per_output=0))
             if limit.tpm is not None:
@@ -43,7 +49,7 @@ class LimitBook:
                 )
         return tuple(rates)
 
-    def concurrency(self, caller: Caller) -> tuple[Draw, ...]:
+    def concurrency(self, caller: Caller, routes: Iterable[tuple[str, str]] = ()) -> tuple[Draw, ...]:
         """Return the limits on calls at once: each call holds one and uses none."""
         return tuple(
             Draw(
@@ -51,6 +57,6 @@ class LimitBook:
                 1,
                 0,
             )
-            for subject, limit in self.of(caller)
+            for subject, limit in self.of(caller, routes)
             if limit.concurrency is not None
         )

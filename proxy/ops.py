@@ -25,6 +25,7 @@ class Ops:
     ready: Callable[[], Mapping[str, str]]
     collect: Callable[[], Awaitable[None]]
     admin_token: str = ""
+    details: Callable[[], Mapping[str, Any]] = dict  # of the providers; told, but never a reason not to be ready
     admin: Mapping[tuple[str, str], Admin] = field(default_factory=dict)  # (method, path below /admin/v1/) -> answer
     _metrics: bytes = b""
     _metrics_at_s: float = -1e9
@@ -50,7 +51,9 @@ class Ops:
             return _json(200, {"status": "ok"})
         if path == "/readyz":
             missing = dict(self.ready())
-            return _json(503 if missing else 200, {"status": "not ready" if missing else "ok", "checks": missing})
+            status = "not ready" if missing else "ok"
+            told = {"status": status, "checks": missing, "upstreams": self.details()}
+            return _json(503 if missing else 200, told)
         return web.Response(body=await self._scrape(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def _scrape(self) -> bytes:

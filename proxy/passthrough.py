@@ -15,7 +15,8 @@ from accounting.meter import Meter
 from accounting.store.errors import StoreError
 from accounting.usage import Usage
 from adapters.base import UpstreamRequest
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, UpstreamError, UpstreamUnavailableError
+from adapters.transport.base import UpstreamResponse
 from proxy.asked import unbounded_cost
 from proxy.errors import from_adapter, unavailable
 from proxy.gateway import Gateway
@@ -44,10 +45,21 @@ async def relay(
         ) as charge:
             meter = Meter("", lambda: 0)
             meter.reported = Usage()  # nothing is counted: what it costs is its price
-            charge.begin(Attempt(path.upstream.name, request.path, path.price, meter, billable=True))
-            response = await _exchange(request, body, path.upstream, request_id)
-            await charge.finish("ok")
-            return response
+            attempt = charge.begin(Attempt(path.upstream.name, request.path, path.price, meter, billable=True))
+            charge.outcome = "upstream_error"  # unless it comes to its end
+            try:
+                answer = await _send(request, body, path.upstream)
+            except UpstreamUnavailableError as error:
+                attempt.billable = error.delivered
+                raise
+            try:
+                response = _response(answer, path.upstream, request_id)
+                await response.prepare(request)
+                if await _whole(answer, request, response):
+                    await charge.finish("ok")
+                return response
+            finally:
+                answer.close()
     except RefusedError as error:
         raise refusal(error) from error
     except AdapterError as error:
@@ -56,24 +68,33 @@ async def relay(
         raise unavailable("The budget store cannot be reached.", code="budget_store_unavailable") from error
 
 
-async def _exchange(request: web.BaseRequest, body: bytes, upstream: Upstream, request_id: str) -> web.StreamResponse:
+async def _send(request: web.BaseRequest, body: bytes, upstream: Upstream) -> UpstreamResponse:
     tail = request.rel_url.raw_path.removeprefix("/v1")
     query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
     headers = tuple((name, request.headers[name]) for name in _FORWARDED if name in request.headers)
     url = upstream.endpoint.base_url + tail + query
     sent = UpstreamRequest(method=request.method, url=url, headers=(*headers, *upstream.headers), body=body)
-    answer = await upstream.transport.send(await upstream.next_credentials().apply(sent), upstream.timeouts)
+    return await upstream.transport.send(await upstream.next_credentials().apply(sent), upstream.timeouts)
+
+
+def _response(answer: UpstreamResponse, upstream: Upstream, request_id: str) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=_returned(answer.headers))
+    response.headers["x-bursar-provider"] = upstream.name
+    response.headers.setdefault("x-request-id", request_id)
+    return response
+
+
+async def _whole(answer: UpstreamResponse, request: web.BaseRequest, response: web.StreamResponse) -> bool:
+    """Relay the body; False if it broke off. Then the connection is cut: behind a head, nothing else can say so."""
     try:
-        response = web.StreamResponse(status=answer.status, headers=_returned(answer.headers))
-        response.headers["x-bursar-provider"] = upstream.name
-        response.headers.setdefault("x-request-id", request_id)
-        await response.prepare(request)
         while piece := await answer.next_piece():
             await response.write(piece)
         await response.write_eof()
-        return response
-    finally:
-        answer.close()
+    except UpstreamError:
+        if request.transport is not None:
+            request.transport.abort()
+        return False
+    return True
 
 
 def _returned(headers: Mapping[str, str]) -> dict[str, str]:

@@ -1,9 +1,17 @@
-"""How many calls may be in flight, how many more may wait for a place, and for how long. Beyond that the answer is no at once."""
+"""How many calls may be in flight, how many more may wait for a place, and for how long. Beyond that the answer is no at once.
+
+What is said in `retry-after` is what the queue would take at the pace of the last calls, so that clients come back when there
+is room, not all after a second.
+"""
 
 import asyncio
+import math
 from collections import deque
 
-from proxy.errors import unavailable
+from proxy.errors import ClientError, unavailable
+
+RETRY_S_MAX = 30
+_WEIGHT = 0.1  # of the newest interval
 
 
 class Places:
@@ -14,6 +22,9 @@ class Places:
         self._queue: deque[asyncio.Future[None]] = deque()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._hurried = asyncio.Event()
+        self._interval_s: float | None = None  # between two places that come free while all are taken
+        self._free_at_s: float | None = None
         self.taken = 0
 
     async def take(self) -> None:
@@ -23,22 +34,27 @@ class Places:
             self._idle.clear()
             return
         if len(self._queue) >= self._queue_max:
-            raise unavailable("Too many calls are in flight.", code="overloaded")
+            raise self._full()
         turn = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:
             async with asyncio.timeout(self._queue_s):
                 await turn
         except TimeoutError as error:
-            raise unavailable("Too many calls are in flight.", code="overloaded", retry_after_s=2) from error
+            if turn.done() and not turn.cancelled():
+                self.give()  # the place came in the same moment as the end of the wait
+            self._leave(turn)
+            raise self._full() from error
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give()
+            raise
         finally:
-            if not turn.done() or turn.cancelled():
-                self._leave_queue(turn)
-            elif turn.done() and asyncio.current_task() is not None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                self.give()  # the place came in the same moment as the cancellation
+            self._leave(turn)
 
     def give(self) -> None:
         """Give a place back, to the next in the queue if there is one."""
+        self._note_pace()
         while self._queue:
             turn = self._queue.popleft()
             if not turn.done():
@@ -49,18 +65,40 @@ class Places:
             self._idle.set()
 
     async def until_idle(self, timeout_s: float) -> bool:
-        """Wait until no place is taken; False if some still are after `timeout_s`."""
+        """Wait until no place is taken; False if some still are after `timeout_s`, or when hurried."""
+        waits = [asyncio.get_running_loop().create_task(event.wait()) for event in (self._idle, self._hurried)]
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return not self.taken
 
     def hurry(self) -> None:
         """Let whoever waits in `until_idle` go on."""
-        self._idle.set()
+        self._hurried.set()
 
-    def _leave_queue(self, turn: asyncio.Future[None]) -> None:
+    def _leave(self, turn: asyncio.Future[None]) -> None:
         if turn in self._queue:
             self._queue.remove(turn)
+
+    def _note_pace(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if self.taken < self._most:
+            self._free_at_s = None
+            return
+        if self._free_at_s is not None:
+            took_s = now_s - self._free_at_s
+            known_s = self._interval_s if self._interval_s is not None else took_s
+            self._interval_s = known_s + _WEIGHT * (took_s - known_s)
+        self._free_at_s = now_s
+
+    def _full(self) -> ClientError:
+        interval_s = self._interval_s if self._interval_s is not None else self._queue_s / max(1, self._queue_max)
+        seconds = math.ceil(interval_s * (len(self._queue) + 1))
+        return unavailable(
+            "Too many calls are in flight.",
+            code="overloaded",
+            retry_after_s=max(1, min(seconds, RETRY_S_MAX)),
+            close=True,
+        )

@@ -76,18 +76,27 @@ class Routes:
             return await self._other(request, path, request_id)
         if method not in ("GET", "HEAD"):
             raise method_not_allowed(method, "GET")
-        body = await serve(request, self._caller(request))
+        body = await serve(request, await self._caller(request))
         return web.Response(
             body=orjson.dumps(body), content_type="application/json", headers={"x-request-id": request_id}
         )
 
     async def _call(self, request: web.BaseRequest, operation: Operation, request_id: str) -> web.StreamResponse:
+        await self._received(request)
         async with self._place():
             return await self.gateway.call(request, operation, request_id)
 
-    def _caller(self, request: web.BaseRequest) -> Principal:
+    async def _received(self, request: web.BaseRequest) -> None:
+        """Wait for the body before a place is taken, so that a slow client holds none; a stranger's is not waited for."""
+        if self.draining:
+            raise unavailable("This Bursar is shutting down.", code="draining", close=True)
+        if not request.content.is_eof():
+            await self.gateway.admit(request.headers)
+            await self.gateway.body(request)  # the request keeps it
+
+    async def _caller(self, request: web.BaseRequest) -> Principal:
         """Who asks, and for which of its end users if a header says so."""
-        principal = self.gateway.rules.gate.admit(request.headers, self.gateway.till.ledger.now_ms())
+        _, principal = await self.gateway.admit(request.headers, ask_store=True)
         named = (principal.user_from or "").startswith("header:")
         return end_user(principal, request.headers, {}) if named else principal
 
@@ -96,10 +105,11 @@ class Routes:
         paths = self.gateway.rules.paths
         if not paths.covers(path):
             raise unknown_url(request.method, path)
-        principal = self._caller(request)
+        principal = await self._caller(request)
         listed = paths.find(path, principal)
         if listed is None:
             raise unknown_url(request.method, path)
+        await self._received(request)
         async with self._place():
             return await relay(self.gateway, request, listed, principal, request_id)
 

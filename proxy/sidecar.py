@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from aiohttp import web
 
 from accounting.charge import Receipt, Till
+from accounting.journal.recovery import Recovery
+from accounting.journal.writer import FileJournal
 from accounting.ledger import Ledger
 from accounting.reading import Reader
 from accounting.store.errors import StoreError, StoreSettingsError
@@ -17,22 +20,30 @@ from accounting.supervisor import Supervisor
 from adapters.transport.base import Transport
 from adapters.transport.options import TransportOptions, shrink_tls_buffers
 from adapters.transport.raw import RawTransport
-from proxy.attempts import RetryBudget, Trier
+from proxy.admin import admin_routes
+from proxy.attempts import Trier
 from proxy.building import build_prices, build_rules, build_upstreams
 from proxy.builtin import BuiltInProviders
+from proxy.cache import AnswerCache
+from proxy.callbacks import CallbackFeed, budget_alerts, fed
 from proxy.config.environment import CallDefaults
 from proxy.config.model import Config, spread_of
 from proxy.edge import EdgeServer
+from proxy.fitness import Fitness
 from proxy.gateway import Gateway
 from proxy.gauges import Gauges
+from proxy.health import Health
+from proxy.latency import Latencies
 from proxy.ops import Ops
 from proxy.places import Places
 from proxy.reaching import Files, credentials_for, open_store, token_transport
+from proxy.retrying import RetryBudget
 from proxy.routes import Routes
 from proxy.telemetry import Telemetry
 from proxy.upstreams import Upstreams
 
 POLL_S = 2.0
+INTERRUPT_S = 2.0
 STORE_START_S = 5.0
 _log = logging.getLogger("bursar")
 
@@ -50,22 +61,33 @@ class Sidecar:
         *,
         defaults: CallDefaults | None = None,
         fake_pace: float = 0,
+        reuse_port: bool = False,  # other workers listen on the data port, too
     ) -> None:
         self.config = config
         self.defaults = defaults or CallDefaults()
         self.supervisor = Supervisor()
         self.store, self.embedded = open_store(config)
-        self.ledger = Ledger(self.store, supervisor=self.supervisor, embedded=self.embedded is not None)
+        self.journal = FileJournal(Path(config.store.data_dir) / "journal", os.urandom(16).hex())
+        self.ledger = Ledger(
+            self.store, supervisor=self.supervisor, journal=self.journal, embedded=self.embedded is not None,
+            sid=self.journal.sid,
+        )  # fmt: skip
+        self.recovery = Recovery(self.journal, self.ledger.settler)
+        self.ledger.recover = self.recovery.replay
         self.stored = StoredConfig(self.store)
         self.reader = Reader(self.store)
         self.telemetry = Telemetry(_models(config))
+        self.health, self._latencies = Health(), Latencies()
+        self.feed = CallbackFeed(self.telemetry.registry)
         self._transports: dict[TransportOptions, Transport] = {}
         self._tokens: Transport | None = None
         self.url = self.ops_url = ""
+        self.drain_asked = asyncio.Event()  # whoever runs the sidecar then calls `stop`
         self.routes: Routes
         self._prices = build_prices(config)
         self._environ = environ or {}
         self._fakes = BuiltInProviders(fake_pace)
+        self._reuse_port = reuse_port
         self._upstreams: Upstreams = {}
         self._files = Files()
         self._stored: Stored | None = None
@@ -76,54 +98,74 @@ class Sidecar:
     async def start(self) -> None:
         """Start everything; calls are answered when this returns. Raises StoreSettingsError and OSError (port in use)."""
         shrink_tls_buffers()
+        self.journal.open()
         await self._meet_store()
         await self._fakes.start(self.config)
         self._upstreams = self._connect(self.config)
         config, server = self.config, self.config.server
-        rules = build_rules(config, self._stored, self._upstreams, self._prices)
+        rules = build_rules(config, self._stored, self._upstreams, self._prices, self._latencies)
         self.ledger.config_version = rules.version
         self.ledger.on_overspent = self.telemetry.overspent
+        self.feed.retune(config.callbacks)
+        self.ledger.on_settled = budget_alerts(
+            self.ledger, self.reader, self.supervisor, alerts=lambda: self.config.alerts,
+            transport=lambda: self._transport(TransportOptions()),
+        ).settled  # fmt: skip
         till = Till(ledger=self.ledger, supervisor=self.supervisor, on_receipt=self._receipt)
         trier = Trier(
             tries=config.retries.attempts, retries=RetryBudget(config.retries.budget), fetch=self._files.fetch,
-            on_failure=self.telemetry.attempt_failed,
+            on_failure=self.telemetry.attempt_failed, health=self.health, latencies=self._latencies,
         )  # fmt: skip
         gateway = Gateway(
             rules=rules,
             till=till,
-            trier=trier,
+            trier=fed(trier, self.feed),
             supervisor=self.supervisor,
             server=server,
             timeouts=config.timeouts,
             defaults=self.defaults,
+            version=self.stored.version,
+            on_overhead=self.telemetry.overhead_of,
             reload=self.reload,
+            cache=AnswerCache(self.store, config.cache),
         )
         places = Places(most=server.max_in_flight, queue=server.queue, queue_s=server.queue_seconds)
         self.routes = Routes(gateway=gateway, reader=self.reader, places=places, telemetry=self.telemetry)
         gauges = Gauges(
             self.telemetry.registry, store=self.store, ledger=self.ledger, reader=self.reader,
-            budgets=lambda: gateway.rules.admitter.book.all(),
+            budgets=lambda: gateway.rules.admitter.book.all(), journal=self.journal,
         )  # fmt: skip
+        fitness = Fitness(self.telemetry.registry, self.health, lambda: self._upstreams)
+
+        async def collect() -> None:
+            fitness.collect()
+            await gauges.collect()
+
         ops = Ops(
-            registry=self.telemetry.registry, ready=self._not_ready, collect=gauges.collect,
-            admin_token=config.ops.admin_token.reveal(),
+            registry=self.telemetry.registry, ready=self._not_ready, collect=collect,
+            admin_token=config.ops.admin_token.reveal(), details=fitness.details, admin=admin_routes(self),
         )  # fmt: skip
         self.url = await self._listen(config.listen, EdgeServer(
             self.routes.handle, max_body_bytes=server.max_body_bytes, header_s=server.header_seconds, max_connections=server.max_connections,
-        ))  # fmt: skip
+            stall_s=config.timeouts.write_stall_s, open_to_all=config.auth.mode == "none",
+        ), reuse_port=self._reuse_port)  # fmt: skip
         self.ops_url = await self._listen(config.ops.listen, EdgeServer(
             ops.handle, max_body_bytes=2**20, header_s=server.header_seconds, max_connections=256,
         ))  # fmt: skip
         self._background = [
             self.supervisor.spawn(self.ledger.heartbeat(), name="heartbeat"),
             self.supervisor.spawn(self._poll(), name="poll"),
+            self.supervisor.spawn(self.recovery.run(), name="recovery"),
         ]
 
     async def stop(self, drain_s: float | None = None) -> None:
         """Take no new calls, let those in flight end, settle everything, then close. Safe to call once."""
         if hasattr(self, "routes"):
             self.routes.draining = True
-            await self.routes.places.until_idle(self.config.server.drain_seconds if drain_s is None else drain_s)
+            places, limit_s = self.routes.places, self.config.server.drain_seconds if drain_s is None else drain_s
+            if not await places.until_idle(limit_s):
+                self.routes.gateway.interrupt()  # streams end with an event that says so
+                await places.until_idle(INTERRUPT_S)
         for close in reversed(self._closers):
             await close()
         for task in self._background:
@@ -131,8 +173,11 @@ class Sidecar:
         left = await self.supervisor.drain(5.0)
         if left:
             _log.warning("%d background tasks did not end in time", left)
+        await self.feed.runner.close()
         for transport in (*self._transports.values(), *([self._tokens] if self._tokens else [])):
             await transport.close()
+        self.recovery.release()
+        self.journal.close()
         await self._files.close()
         await self._fakes.stop()
         await self.store.close()
@@ -156,18 +201,20 @@ class Sidecar:
             config = (await asyncio.to_thread(load, source)).config
             await self._fakes.start(config)
             upstreams = self._connect(config)
+            self.feed.retune(config.callbacks)
         except (ConfigError, ValueError, OSError) as error:
             _log.error("the new configuration is not usable, the old one stays: %s", error)
             return
         async with self._reloading:
             self.config, self._upstreams, self._prices = config, upstreams, build_prices(config)
             self.telemetry.models = frozenset(_models(config))
+            self.routes.gateway.retune(config)
             self._replace_rules()
         _log.info("configuration reloaded")
 
     async def watch_file(self, source: str) -> None:
         """Reload whenever the file changes, as it does when a ConfigMap is mounted and updated."""
-        seen = await asyncio.to_thread(_file_state, source)
+        seen = _file_state(source)
         while True:
             await asyncio.sleep(POLL_S)
             now = await asyncio.to_thread(_file_state, source)
@@ -186,7 +233,7 @@ class Sidecar:
         )
 
     def _replace_rules(self) -> None:
-        rules = build_rules(self.config, self._stored, self._upstreams, self._prices)
+        rules = build_rules(self.config, self._stored, self._upstreams, self._prices, self._latencies)
         self.routes.gateway.rules = rules
         self.ledger.config_version = rules.version
 
@@ -211,11 +258,11 @@ class Sidecar:
             with contextlib.suppress(StoreError):
                 await self.reload(await self.stored.version())
 
-    async def _listen(self, address: str, server: EdgeServer) -> str:
+    async def _listen(self, address: str, server: EdgeServer, *, reuse_port: bool = False) -> str:
         host, _, port = address.rpartition(":")
-        runner = web.ServerRunner(server)
+        runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
-        site = web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024, shutdown_timeout=1.0)
+        site = web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024, reuse_port=reuse_port or None)
         await site.start()
         self._closers.append(runner.cleanup)
         name = runner.addresses[0]
@@ -227,12 +274,15 @@ class Sidecar:
             missing["store"] = "the budget store cannot be reached"
         elif self.ledger.learning:
             missing["store"] = "the budget store is being told what was held"
+        if self.journal.fault is not None:
+            missing["journal"] = self.journal.fault
         if self.routes.draining:
             missing["drain"] = "shutting down"
         return missing
 
     def _receipt(self, receipt: Receipt) -> None:
         self.telemetry.receipt(receipt)
+        self.feed.receipt(receipt)
 
     def _transport(self, options: TransportOptions) -> Transport:
         if options not in self._transports:

@@ -15,11 +15,13 @@ from accounting.tokens.families import encoding_for
 from adapters.errors import UpstreamError
 from adapters.sse import KEEPALIVE
 from adapters.transport.base import UpstreamResponse
-from proxy.attempts import Begun
+from proxy.beginning import Begun
+from proxy.relayed import Relayed
 
 CHECK_BYTES_MIN = 256
 CHECK_BYTES_MAX = 64 * 1024
 CHECK_EVENTS = 256
+SLICE_BYTES = 2048  # of a piece, at least, before the next look: a fast provider's pieces hold hundreds of tokens
 END_BYTES_MAX = 64 * 1024
 END_S = 1.0
 
@@ -52,8 +54,11 @@ class Relay:
         self._begun, self._charge, self._grant, self._write = begun, charge, grant, write
         self._translator, self._response = begun.translator, begun.response
         self._meter = begun.attempt.meter
+        self._relayed = Relayed(charge, begun.attempt)
         self._until_check_bytes = CHECK_BYTES_MIN if grant.tokens is not None else CHECK_BYTES_MAX
         self._until_check_events = CHECK_EVENTS
+        self._rest = b""
+        self._ended_by: UpstreamError | None = None
         self.outcome = "ok"
         self.at_boundary = True  # the client has whole events only: a comment may be put in
         self.wrote = 0  # counts writes: a keep-alive looks whether there was one
@@ -66,6 +71,11 @@ class Relay:
         finally:
             self._meter.observe(self._translator.take())
         return self.outcome
+
+    def interrupt(self, error: UpstreamError) -> None:
+        """End here with an event that tells `error`; the provider is to stop."""
+        self._ended_by = error
+        self._response.close()
 
     async def _pieces(self) -> None:
         translator, out = self._translator, self._begun.first
@@ -81,15 +91,21 @@ class Relay:
                     await self._last(await self._cut())
                     return
             try:
-                piece = await self._response.next_piece()
+                piece = self._slice(self._rest or await self._response.next_piece())
             except UpstreamError as error:
-                translator.error = error
+                translator.error = self._ended_by or error
                 out = b""
                 continue
             out = translator.feed(piece) if piece else translator.eof()
             if not piece:
                 await self._last(out)
                 return
+
+    def _slice(self, piece: bytes) -> bytes:
+        """Return what may be relayed before the next look at the grant; the rest waits its turn."""
+        most = len(piece) if self._grant.tokens is None else max(SLICE_BYTES, self._until_check_bytes)
+        self._rest = piece[most:]
+        return piece[:most] if self._rest else piece
 
     async def _last(self, out: bytes) -> None:
         """Settle, then let the last bytes go."""
@@ -111,9 +127,13 @@ class Relay:
         usage = await asyncio.to_thread(self._meter.usage)
         total = {"prompt_tokens": usage.input, "completion_tokens": usage.output, "total_tokens": usage.total}
         self._translator.usage_hint = total
-        return self._translator.cut()
+        out = self._translator.cut()
+        self._translator.take()  # our own words: the meter is not to take them for the provider's
+        return out
 
     async def _send(self, out: bytes) -> None:
+        self._meter.observe(self._translator.take())
+        await self._relayed.note()
         self.wrote += 1
         self.at_boundary = False
         self.writing_since_s = asyncio.get_running_loop().time()

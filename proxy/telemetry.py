@@ -76,6 +76,10 @@ class Telemetry:
             "gen_ai_client_operation_duration_seconds", "Whole call.", labels, buckets=_SECONDS, registry=registry
         )
 
+    def overhead_of(self, phase: str, took_s: float) -> None:
+        """Tell how long Bursar itself took for one phase of a call: admission, reserve."""
+        self.overhead.labels(phase).observe(took_s)
+
     def in_flight(self, change: int) -> None:
         """Count calls in and out."""
         self.flight.inc(change)

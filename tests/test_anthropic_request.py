@@ -18,6 +18,7 @@ from adapters.memory import Memory
 from adapters.providers.anthropic import AnthropicAdapter
 from adapters.treatment import OPENAI_FIELDS
 from tests import recorded
+from tests.native_oracle import canonical, oracle_ids
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": SCHEMA}}
@@ -759,39 +760,8 @@ def test_a_models_traits_are_read_out_of_any_hosts_name_for_it(model, output_max
 # against recordings and at random ----------------------------------------------------------------------------------
 
 
-def canonical(value: Any, key: str = "") -> Any:
-    """Make equal what Claude reads as equal.
-
-    A field that states its default (stream false, is_error false, an empty description, a null) is as if absent; a
-    string is the one text block that it stands for. A document's title is what OpenAI's `filename` is for and is left
-    out here because the recordings have none; media types are left out because the recorded media were replaced by
-    others, so that the type which they declare is not theirs (we send what the bytes show).
-    """
-    if isinstance(value, list):
-        return [canonical(item) for item in value]
-    if not isinstance(value, dict):
-        return [text(value)] if key in ("content", "system") and isinstance(value, str) else value
-    if key in ("input_schema", "schema", "input"):
-        return value
-    unsaid = {"stream": False, "is_error": False, "description": ""}
-    return {
-        name: canonical(inner, name)
-        for name, inner in value.items()
-        if inner is not None and unsaid.get(name, ...) != inner and name not in ("title", "media_type")
-    }
-
-
-def oracle_ids() -> list[str]:
-    found = []
-    for case_id in recorded.case_ids("anthropic-messages"):
-        request = recorded.load(case_id)["request"]
-        if request.get("openai_source") == "derived" and not request.get("losses_in_derivation"):
-            found.append(case_id)
-    return found
-
-
 @pytest.mark.skipif(not recorded.PRESENT, reason=recorded.ABSENT)
-@pytest.mark.parametrize("case_id", oracle_ids())
+@pytest.mark.parametrize("case_id", oracle_ids("anthropic-messages"))
 def test_a_recorded_request_is_built_again(case_id):
     case = recorded.load(case_id)
     made = json.loads(adapter().exchange(recorded.call_for(case)).request.body)

@@ -1,7 +1,6 @@
 """OpenAI's chat requests as Converse gets them: recorded ones, limits, sampling and the fields of either side."""
 
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,57 +12,16 @@ from adapters.errors import InvalidRequestError, UnsupportedParameterError
 from tests import recorded
 from tests.bedrock import BASE_URL, CLAUDE, CLAUDE_4, CLAUDE_47, LLAMA, MISTRAL, NOVA, UNKNOWN, adapter, call, sent
 from tests.bedrock_requests import CALLED, PDF, PNG, RESULT, TOOLS, checked, complaints, dropped, file, image, text
-
-
-def _same(native: dict[str, Any]) -> dict[str, Any]:
-    """Return a request in the form in which two that mean the same are equal. Each step says why it may be taken."""
-    native = json.loads(json.dumps(native))
-    native.pop("inferenceConfig", {})  # compared by itself: ours always says maxTokens (wire 3.38)
-    if not native.get("system"):
-        native.pop("system", None)  # an empty list says nothing
-    elif any("cachePoint" in block for block in native["system"]):
-        # the derived request of the client does not say where the recording's client wanted its cache points
-        native["system"] = [block for block in native["system"] if "cachePoint" not in block]
-    for message in native["messages"]:
-        for block in message["content"]:
-            if "toolResult" in block:
-                block["toolResult"].pop("status", None)  # success is the default, and OpenAI's form knows no other
-                for inner in block["toolResult"]["content"]:
-                    if "json" in inner:  # the same JSON, as text
-                        inner["text"] = json.dumps(inner.pop("json"))
-                    inner["text"] = _parsed(inner["text"])
-            if "image" in block:
-                block["image"].pop("format")  # ours is what the bytes say, not what was declared (wire 3.56)
-    definition = native.get("outputConfig", {}).get("textFormat", {}).get("structure", {}).get("jsonSchema")
-    if definition:
-        definition["schema"] = json.loads(definition["schema"])  # spaces between tokens mean nothing
-        definition.pop("description", None)  # the derivation lost it
-    return native
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def oracles() -> list[str]:
-    found = []
-    for case_id in recorded.case_ids("bedrock-converse"):
-        request = recorded.load(case_id)["request"]
-        if request["openai_source"] == "derived" and not request["losses_in_derivation"] and request.get("native"):
-            found.append(case_id)
-    return found
+from tests.native_oracle import bedrock, oracle_ids
 
 
 @pytest.mark.skipif(not recorded.PRESENT, reason=recorded.ABSENT)
-@pytest.mark.parametrize("case_id", oracles())
+@pytest.mark.parametrize("case_id", oracle_ids("bedrock-converse"))
 def test_a_recorded_request_is_sent_as_it_was_recorded(case_id):
     case = recorded.load(case_id)
     ours = json.loads(adapter().exchange(recorded.call_for(case)).request.body)
     theirs = case["request"]["native"]
-    assert _same(ours) == _same(theirs)
+    assert bedrock(ours) == bedrock(theirs)
     config = dict(ours["inferenceConfig"])
     if "maxTokens" not in theirs.get("inferenceConfig", {}):
         assert config.pop("maxTokens") >= 2048

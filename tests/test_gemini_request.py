@@ -20,6 +20,7 @@ from adapters.google.thinking import thinking_of
 from adapters.providers.gemini import GeminiAdapter
 from adapters.treatment import OPENAI_FIELDS
 from tests import recorded
+from tests.native_oracle import google, oracle_ids
 
 URL = "https://generativelanguage.googleapis.com"
 USER = {"role": "user", "content": "hi"}
@@ -90,63 +91,17 @@ def function(name="f", **more):
 
 # recorded -------------------------------------------------------------------------------------------------------------
 
-OPAQUE = {"cachedContent", "safetySettings", "labels"}  # the recording client's own extras, in no OpenAI request
-
-
-def comparable(native, openai):
-    """Bring a body to one of its equivalent forms. Each step says why the two mean the same to Google."""
-    native = json.loads(orjson.dumps(native))
-    native = {k: v for k, v in native.items() if k in native.keys() - OPAQUE or k in openai}
-    config = native.pop("generationConfig", {})
-    if config.get("responseModalities") == ["TEXT"]:  # the default
-        del config["responseModalities"]
-    if config:
-        native["generationConfig"] = config
-    system = native.get("systemInstruction")
-    if system:
-        system.pop("role", None)  # ignored there
-    merged = []
-    for content in native["contents"]:  # neighbours of one role are one turn
-        parts = [comparable_part(part) for part in content["parts"]]
-        if merged and merged[-1]["role"] == content["role"]:
-            merged[-1]["parts"] += parts
-        else:
-            merged.append({"role": content["role"], "parts": parts})
-    native["contents"] = merged
-    for tool in native.get("tools", []):
-        for declaration in tool.get("functionDeclarations", []):
-            if not declaration.get("description"):
-                declaration.pop("description", None)  # an empty one says nothing
-            if "parameters_json_schema" in declaration:  # both spellings are accepted
-                declaration["parametersJsonSchema"] = declaration.pop("parameters_json_schema")
-    return native
-
-
-def comparable_part(part):
-    camel = {"function_call": "functionCall", "function_response": "functionResponse", "inline_data": "inlineData"}
-    part = {camel.get(key, key): value for key, value in part.items() if "signature" not in key.lower()}
-    response = part.get("functionResponse", {}).get("response")
-    if response is not None:  # the key is the client's choice; OpenAI's clients choose none
-        part["functionResponse"]["response"] = next(iter(response.values())) if len(response) == 1 else response
-    return part
-
-
-def faithful():
-    """Return the cases whose recorded request OpenAI's format can say without loss."""
-    requests = {case_id: recorded.load(case_id)["request"] for case_id in recorded.case_ids("gemini")}
-    return [c for c, r in requests.items() if r["openai_source"] == "derived" and not r["losses_in_derivation"]]
-
 
 @pytest.mark.skipif(not recorded.PRESENT, reason=recorded.ABSENT)
-@pytest.mark.parametrize("case_id", faithful())
+@pytest.mark.parametrize("case_id", oracle_ids("gemini"))
 def test_the_request_is_the_one_that_was_recorded(case_id):
-    """wire 3.29, 3.49: URL, contents, tools and knobs, modulo what `comparable` explains."""
+    """wire 3.29, 3.49: URL, contents, tools and knobs, modulo what `native_oracle` explains."""
     case = recorded.load(case_id)
     request = case["request"]
     exchange = adapter().exchange(recorded.call_for(case))
     ours = json.loads(exchange.request.body)
     accepted(ours)
-    assert comparable(ours, request["openai"]) == comparable(request["native"], request["openai"])
+    assert google(ours, request["openai"]) == google(request["native"], request["openai"])
     if case["provider"] == "gemini":
         assert exchange.request.url == case["endpoint"]["url"]
 

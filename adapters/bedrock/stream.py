@@ -71,6 +71,7 @@ class ConverseStream(StreamTranslator):
         if self.finished:
             return b""
         self._scribe.cut()
+        self._writer.at_least(self.usage_hint)
         self._writer.end(self._stop or "length")
         self.started = self.finished = True
         return self._drain()

@@ -22,7 +22,7 @@ from adapters.error_text import error_text
 from adapters.errors import UpstreamError, UpstreamProtocolError
 from adapters.memory import Memory
 from adapters.sse import Decoder, EventTooLargeError
-from adapters.writer import ChunkWriter
+from adapters.writer import ChunkWriter, usage_at_cut
 
 BLOCKS_MAX = 10_000  # of one message; far above any, and what a provider can make us hold has an end
 _HEAD_BYTES_MAX = 64 * 1024
@@ -291,6 +291,9 @@ class ClaudeStream(StreamTranslator):
 
     def _usage_at_cut(self) -> JSON:
         """Return the usage of a stream that Bursar ends: the provider has told the input, the output is ours to say."""
+        if self.usage_hint is not None:
+            told = usage_of(self._usage) if self._usage else None
+            return {**(usage_at_cut(told, self.usage_hint) or {}), "estimated": True}
         said = usage_of(self._usage)["completion_tokens"]
         limit = self._call.output_limit
         counted = limit if limit is not None else -(-self._relayed_chars // _CHARS_PER_TOKEN)

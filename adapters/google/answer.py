@@ -9,10 +9,9 @@ import binascii
 import struct
 from collections.abc import Hashable
 
-import orjson
-
 from adapters.base import JSON, Answer, Call
 from adapters.errors import UpstreamProtocolError
+from adapters.exact import dumps_exact
 from adapters.google.errors import error_of, has_error
 from adapters.google.reader import Reader
 from adapters.google.usage import tier_of
@@ -48,7 +47,7 @@ def answer_of(body: bytes, call: Call) -> tuple[Answer, dict[str, str]]:
     tier = tier_of(response.get("usageMetadata"))
     if tier:
         completion["service_tier"] = tier
-    return Answer(body=orjson.dumps(completion), completion=completion), reader.signatures
+    return Answer(body=dumps_exact(completion), completion=completion), reader.signatures
 
 
 def response_of(body: bytes) -> JSON:

@@ -14,6 +14,7 @@ import orjson
 
 from adapters.base import JSON
 from adapters.errors import UpstreamAuthError, UpstreamError
+from adapters.exact import dumps_exact
 from adapters.lenient import items, string
 
 TEXT_MAX = 1000  # characters kept of a body that is no error object
@@ -118,7 +119,7 @@ def _message(error: JSON, answer: Any) -> str:
             return value
     if isinstance(answer, str):
         return answer[:TEXT_MAX]
-    return orjson.dumps(answer).decode()[:TEXT_MAX] if answer else ""
+    return dumps_exact(answer).decode()[:TEXT_MAX] if answer else ""
 
 
 def _number(status: int | None, error: JSON, name: str) -> int:

@@ -103,6 +103,8 @@ class GoogleStream(StreamTranslator):
             self._remember(call_id, signature)
         if self._reader.usage is not None:
             self._writer.usage(self._reader.usage)
+        if default_reason is not None:
+            self._writer.at_least(self.usage_hint)
         self._writer.end(default_reason)
         self.started = self.finished = True
 

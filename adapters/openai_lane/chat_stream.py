@@ -11,10 +11,12 @@ from typing import Any
 from adapters.base import JSON, Call
 from adapters.openai_lane.frames import data_of, events
 from adapters.openai_lane.parsing import dumps, parse
-from adapters.openai_lane.pass_stream import PassStream, is_done
+from adapters.openai_lane.pass_stream import PassStream, is_done, nothing_said
+from adapters.openai_lane.thoughts import Thoughts
 from adapters.problem import problem_in_success
 from adapters.repair import raise_by_reasoning
 from adapters.sse import DONE
+from adapters.writer import usage_at_cut
 
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
@@ -22,8 +24,10 @@ _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 class ChatStream(PassStream):
     """Passes events on; hides the usage chunk that the client did not ask for; knows when the answer is whole."""
 
-    def __init__(self, call: Call, *, reasoning_apart: bool = False, fill_first: bool = False) -> None:
-        super().__init__(call)
+    def __init__(
+        self, call: Call, *, reasoning_apart: bool = False, fill_first: bool = False, thoughts: Thoughts | None = None
+    ) -> None:
+        super().__init__(call, thoughts)
         self._apart, self._fill = reasoning_apart, fill_first
         self._hide = not call.show_usage
         self._finished_choices: dict[int, bool] = {}
@@ -63,10 +67,12 @@ class ChatStream(PassStream):
         return isinstance(chunk, dict) and bool(chunk.get("choices"))
 
     def _ended_well(self) -> bool:
-        self._kept.extend(self.take())
+        self._kept.extend(self._read_all())
         return bool(self._finished_choices) and all(self._finished_choices.values())
 
     def _end(self, event: bytes) -> bytes:
+        if not self.started and not any(data_of(held) for held in self._held):
+            return self._fail(nothing_said())
         self.finished = True
         return event or DONE
 
@@ -108,15 +114,15 @@ class ChatStream(PassStream):
             {**base, "choices": [{"index": i, **body, "logprobs": None, "finish_reason": "length"}], **tail}
             for i in open_choices
         ]
-        usage = self._usage or self.usage_hint
-        if self._call.show_usage and usage is not None:
-            out.append({**base, "choices": [], "usage": usage})
-        self._kept.extend(out)
+        usage = usage_at_cut(self._usage, self.usage_hint)
+        told = [{**base, "choices": [], "usage": usage}] if usage is not None else []
+        self._kept += out + told
+        out += told if self._call.show_usage else []
         return b"".join(b"data: " + dumps(chunk) + b"\n\n" for chunk in out) + DONE
 
     def _filled(self, out: bytes) -> bytes:
         """Give Azure's first chunk, which has no id, model and object, those of the second; its filter results stay."""
-        self._kept.extend(self.take())
+        self._kept.extend(self._read_all())
         known = self._identity()
         new = []
         for event in events(out):

@@ -11,7 +11,7 @@ from adapters.sse import EVENT_BYTES_MAX, EventTooLargeError
 
 _END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 class Frames:
@@ -88,4 +88,4 @@ def name_of(event: bytes) -> bytes:
 
 
 def _lines(event: bytes) -> list[bytes]:
-    return _LINE_END.split(event.removeprefix(_BOM))
+    return _LINE_END.split(event.removeprefix(BOM))

@@ -6,6 +6,7 @@ every later request, or the provider's prompt cache misses; so the new id is a h
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from adapters.base import JSON
@@ -15,12 +16,15 @@ _NINE = re.compile(r"[A-Za-z0-9]{9}")
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
-def changed_messages(messages: list[Any], quirks: Quirks) -> dict[int, JSON]:
-    """Return, by position, the members of a message that must be set; messages without an entry stay."""
+def changed_messages(messages: list[Any], quirks: Quirks, recalled: Mapping[int, str]) -> dict[int, JSON]:
+    """Return, by position, the members of a message that must be set; messages without an entry stay.
+
+    `recalled` is the reasoning that is remembered for a message, by position.
+    """
     changes: dict[int, JSON] = {}
     for number, message in enumerate(messages):
         if isinstance(message, dict):
-            new = _changes(message, quirks)
+            new = _changes(message, quirks, recalled.get(number, ""))
             if new:
                 changes[number] = new
     return changes
@@ -37,7 +41,7 @@ def nine(tool_id: str) -> str:
     return "".join(letters)
 
 
-def _changes(message: JSON, quirks: Quirks) -> JSON:
+def _changes(message: JSON, quirks: Quirks, recalled: str) -> JSON:
     new: JSON = {}
     if not quirks.developer_role and message.get("role") == "developer":
         new["role"] = "system"
@@ -52,7 +56,7 @@ def _changes(message: JSON, quirks: Quirks) -> JSON:
     if quirks.reasoning_echo and has_calls and not isinstance(message.get("reasoning_content"), str):
         # The clients that drop what the model thought cannot send it back: an empty text is accepted, none is not.
         own = message.get("reasoning")
-        new["reasoning_content"] = own if isinstance(own, str) else ""
+        new["reasoning_content"] = own if isinstance(own, str) else recalled
     return new
 
 

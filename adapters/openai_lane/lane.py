@@ -9,11 +9,13 @@ from collections.abc import Mapping
 
 from adapters.base import Adapter, Answer, Call, Endpoint, Exchange, Operation, StreamTranslator, UpstreamRequest
 from adapters.errors import UpstreamError, UpstreamProtocolError
+from adapters.memory import Memory
 from adapters.openai_lane.chat_stream import ChatStream
 from adapters.openai_lane.mended_stream import MendedStream
 from adapters.openai_lane.parsing import dumps, parse
 from adapters.openai_lane.request import build_body
 from adapters.openai_lane.responses_stream import ResponsesStream
+from adapters.openai_lane.thoughts import Thoughts
 from adapters.problem import problem_in_success, read_problem
 from adapters.quirks import Quirks, quirks_of
 from adapters.repair import repair_completion
@@ -41,17 +43,23 @@ class OpenAILane(Adapter):
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint)
         self.quirks = self.settled_quirks(endpoint)
+        self._memory = Memory() if self.quirks.reasoning_echo else None
 
     def exchange(self, call: Call) -> Exchange:
         model = self.model_name(call)
-        body, dropped = build_body(call, model, self.quirks)
+        thoughts = None
+        if self._memory is not None and call.operation == "chat":
+            thoughts = Thoughts(self._memory, call.body.get("messages"))
+        body, dropped = build_body(call, model, self.quirks, thoughts.recalled if thoughts else None)
         headers = (
             ("content-type", "application/json"),
             ("accept", "text/event-stream" if call.stream else "application/json"),
             ("accept-encoding", "identity"),
         )
         request = UpstreamRequest(url=self.url(call, model), headers=headers, body=body)
-        return OpenAIExchange(call, request, dropped, repair=self.endpoint.repair, quirks=self.quirks)
+        return OpenAIExchange(
+            call, request, dropped, repair=self.endpoint.repair, quirks=self.quirks, thoughts=thoughts
+        )
 
     def settled_quirks(self, endpoint: Endpoint) -> Quirks:
         """Return what this endpoint does otherwise."""
@@ -71,10 +79,11 @@ class OpenAIExchange(Exchange):
     """One call in OpenAI's format."""
 
     def __init__(
-        self, call: Call, request: UpstreamRequest, dropped: tuple[str, ...], *, repair: bool, quirks: Quirks
-    ) -> None:
+        self, call: Call, request: UpstreamRequest, dropped: tuple[str, ...], *, repair: bool, quirks: Quirks,
+        thoughts: Thoughts | None = None,
+    ) -> None:  # fmt: skip
         self.request, self.dropped = request, dropped
-        self._call, self._repair, self._quirks = call, repair, quirks
+        self._call, self._repair, self._quirks, self._thoughts = call, repair, quirks, thoughts
 
     def completion(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         completion = parse(body)
@@ -88,6 +97,8 @@ class OpenAIExchange(Exchange):
             if changed:
                 new = {key: dumps(completion[key]) if key in completion else None for key in changed}
                 body = splice(body, new, read=frozenset())
+        if self._thoughts is not None:
+            self._thoughts.completion(completion)
         return Answer(body=body, completion=completion)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
@@ -97,7 +108,8 @@ class OpenAIExchange(Exchange):
         if self._call.operation == "responses":
             return ResponsesStream(self._call)
         if self._repair and self._call.operation == "chat":
-            return MendedStream(self._call, reasoning_apart=self._quirks.reasoning_apart)
+            return MendedStream(self._call, reasoning_apart=self._quirks.reasoning_apart, thoughts=self._thoughts)
         return ChatStream(
-            self._call, reasoning_apart=self._quirks.reasoning_apart, fill_first=self._quirks.fill_first_chunk
-        )
+            self._call, reasoning_apart=self._quirks.reasoning_apart, fill_first=self._quirks.fill_first_chunk,
+            thoughts=self._thoughts,
+        )  # fmt: skip

@@ -10,24 +10,27 @@ from typing import Any
 
 from adapters.base import JSON, Call
 from adapters.errors import UpstreamError, UpstreamProtocolError
-from adapters.openai_lane.frames import data_of, field_names
+from adapters.openai_lane.frames import BOM, data_of, field_names
 from adapters.openai_lane.parsing import dumps, parse
-from adapters.openai_lane.pass_stream import PassStream, is_done
+from adapters.openai_lane.pass_stream import PassStream, is_done, nothing_said
+from adapters.openai_lane.thoughts import Thoughts
 from adapters.problem import problem_in_success
 from adapters.repair_chunks import StreamState, endings, repair_chunk, usage_chunk
 from adapters.sse import DONE
+from adapters.writer import usage_at_cut
 
 _CONTENT = re.compile(rb'"delta"\s*:\s*\{\s*"content"\s*:\s*"')
 _INNER = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _USUAL = {b"data", b""}  # the fields that an event may have; b"" is a comment
 _EARLY_MAX = 16
+_OF_A_CHUNK = ("choices", "usage", "id", "object")
 
 
 class MendedStream(PassStream):
     """As `PassStream`, with `adapters.repair_chunks` on every event."""
 
-    def __init__(self, call: Call, *, reasoning_apart: bool = False) -> None:
-        super().__init__(call)
+    def __init__(self, call: Call, *, reasoning_apart: bool = False, thoughts: Thoughts | None = None) -> None:
+        super().__init__(call, thoughts)
         self._state = StreamState(call, reasoning_apart)
         self._usage_event = b""  # the provider's own usage chunk, if it can be sent as it came
         self._told: JSON | None = None
@@ -38,6 +41,9 @@ class MendedStream(PassStream):
         return self._each(block)
 
     def _event(self, event: bytes) -> bytes:
+        event = event.lstrip(b"\r\n")  # more blank lines than one say nothing, and where they end depends on the pieces
+        if not event:
+            return b""
         if self._like is not None and self._is_like_the_last(event, *self._like):
             self._kept.append(event)
             return event
@@ -52,14 +58,14 @@ class MendedStream(PassStream):
         problem = problem_in_success(chunk) or _broken_off(chunk)
         if problem is not None:
             return self._fail(problem)
+        if not any(key in chunk for key in _OF_A_CHUNK):
+            return b""  # a ping, or something else that is no chunk
         if not self.started and not chunk.get("choices") and not chunk.get("usage") and len(self._early) < _EARLY_MAX:
             self._early.append((chunk, event))  # mended when the stream's id and model are known
             return b""
         return self._early_ones(chunk) + self._chunk(chunk, event)
 
     def _chunk(self, chunk: JSON, event: bytes) -> bytes:
-        if not any(key in chunk for key in ("choices", "usage", "id", "object")):
-            return b""  # a ping, or something else that is no chunk
         is_usage = chunk.get("choices") == [] and isinstance(chunk.get("usage"), dict)
         own_usage = chunk.get("usage")
         out, changed = repair_chunk(chunk, self._state)
@@ -92,6 +98,8 @@ class MendedStream(PassStream):
         return bool(choices) and all(choice.finish is not None for choice in choices)
 
     def _end(self, event: bytes) -> bytes:
+        if not self._state.choices:
+            return self._fail(nothing_said())
         self.finished = True
         out = self._early_ones({})
         last = endings(self._state)
@@ -105,8 +113,10 @@ class MendedStream(PassStream):
             choice: JSON = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": "length"}
             last = repair_chunk({"choices": [choice]}, self._state)[0]
         self._kept.extend(last)
-        if self._state.usage is None:
-            self._state.usage = self.usage_hint
+        usage = usage_at_cut(self._state.usage, self.usage_hint)
+        if usage is not None and usage is not self._state.usage:
+            self._state.usage, self._usage_event = usage, b""
+            self._kept.append(usage_chunk(self._state, usage))
         return b"".join(b"data: " + dumps(chunk) + b"\n\n" for chunk in last) + self._usage_last() + DONE
 
     def _usage_last(self) -> bytes:
@@ -137,7 +147,7 @@ class MendedStream(PassStream):
 
 
 def _is_usual(event: bytes) -> bool:
-    return bool(event) and field_names(event) <= _USUAL
+    return bool(event) and field_names(event) <= _USUAL and not event.startswith(BOM)  # SDKs lose an event with a BOM
 
 
 def _broken_off(chunk: JSON) -> UpstreamError | None:

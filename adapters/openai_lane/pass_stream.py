@@ -12,6 +12,7 @@ from adapters.base import JSON, Call, StreamTranslator
 from adapters.errors import UpstreamError, UpstreamProtocolError
 from adapters.openai_lane.frames import Frames, data_of, events, is_whole
 from adapters.openai_lane.parsing import parse
+from adapters.openai_lane.thoughts import Thoughts
 from adapters.problem import problem_in_success
 from adapters.sse import DONE, EventTooLargeError
 
@@ -24,8 +25,8 @@ class PassStream(StreamTranslator):
     usage_hint: JSON | None = None
     ends_with_done: ClassVar[bool] = True
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
+    def __init__(self, call: Call, thoughts: Thoughts | None = None) -> None:
+        self._call, self._thoughts = call, thoughts
         self._frames = Frames()
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -56,16 +57,16 @@ class PassStream(StreamTranslator):
         return out + self._fail(self._cause_of_early_end(rest))
 
     def take(self) -> list[JSON]:
-        chunks = [chunk for item in self._kept for chunk in self._read(item)]
-        self._kept.clear()
-        for chunk in chunks:
-            self._notice(chunk)
+        chunks = self._read_all()
+        if self._thoughts is not None:
+            for chunk in chunks:
+                self._thoughts.chunk(chunk)
         return chunks
 
     def cut(self) -> bytes:
         if self.finished:
             return b""
-        pending = self.take()
+        pending = self._read_all()
         self._kept.extend(pending)  # the meter has not seen them yet
         out = b"".join(self._held)
         self._held.clear()
@@ -143,6 +144,14 @@ class PassStream(StreamTranslator):
         whole = rest if is_whole(rest) else rest + (b"\n" if rest.endswith((b"\n", b"\r")) else b"\n\n")
         return self._pass(whole) if self.started else self._begin(whole)
 
+    def _read_all(self) -> list[JSON]:
+        """Return what was kept, as chunks; whoever keeps them again calls it, not `take`, which tells them to others."""
+        chunks = [chunk for item in self._kept for chunk in self._read(item)]
+        self._kept.clear()
+        for chunk in chunks:
+            self._notice(chunk)
+        return chunks
+
     def _over(self) -> bool:  # mypy takes an attribute that it saw to be False for False after any call
         return self.finished
 
@@ -153,7 +162,7 @@ class PassStream(StreamTranslator):
     def _cause_of_early_end(self, rest: bytes) -> UpstreamError:
         if not self.started:
             problem = problem_in_success(parse(rest))
-            return problem or UpstreamProtocolError("The provider's stream ended before its first event.")
+            return problem or nothing_said()
         return UpstreamProtocolError("The provider's stream broke off before its end.")
 
     def _read(self, item: bytes | JSON) -> list[JSON]:
@@ -166,3 +175,8 @@ class PassStream(StreamTranslator):
 def is_done(data: bytes) -> bool:
     """Tell whether an event's data is the word that ends a stream."""
     return data.startswith(b"[DONE]") or data.strip() == DONE[6:-2]
+
+
+def nothing_said() -> UpstreamError:
+    """Return the error of a stream that ended before it began."""
+    return UpstreamProtocolError("The provider's stream ended before its first event.")

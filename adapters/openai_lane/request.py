@@ -18,8 +18,13 @@ from adapters.splice import elements, members, splice
 _CHAT_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
-def build_body(call: Call, model: str, quirks: Quirks) -> tuple[bytes, tuple[str, ...]]:
-    """Return the body and the paths of the fields that were left out. Raises InvalidRequestError."""
+def build_body(
+    call: Call, model: str, quirks: Quirks, recalled: Mapping[int, str] | None = None
+) -> tuple[bytes, tuple[str, ...]]:
+    """Return the body and the paths of the fields that were left out. Raises InvalidRequestError.
+
+    `recalled` is the reasoning that is remembered for messages of the history, by position.
+    """
     changes: dict[str, bytes | None] = {}
     if call.body.get("model") != model:
         changes["model"] = orjson.dumps(model)
@@ -28,7 +33,7 @@ def build_body(call: Call, model: str, quirks: Quirks) -> tuple[bytes, tuple[str
     if call.stream and call.operation in ("chat", "completions"):
         _ask_for_usage(call, quirks, changes, dropped)
     if call.operation == "chat":
-        _history(call, quirks, changes)
+        _history(call, quirks, changes, recalled or {})
     raw = splice(call.raw, changes)
     renames = _renames(call, quirks)
     return (_renamed(raw, renames) if renames else raw), tuple(dropped)
@@ -66,12 +71,12 @@ def _ask_for_usage(call: Call, quirks: Quirks, changes: dict[str, bytes | None],
             )
 
 
-def _history(call: Call, quirks: Quirks, changes: dict[str, bytes | None]) -> None:
+def _history(call: Call, quirks: Quirks, changes: dict[str, bytes | None], recalled: Mapping[int, str]) -> None:
     messages = call.body.get("messages")
     if isinstance(messages, list) and not (
         quirks.developer_role and quirks.tool_id == "any" and not quirks.reasoning_echo
     ):
-        edits = changed_messages(messages, quirks)
+        edits = changed_messages(messages, quirks, recalled)
         if edits:
             changes["messages"] = _edited(_raw_member(call.raw, "messages"), edits)
 

@@ -9,10 +9,9 @@ import re
 from typing import Any, ClassVar
 
 from adapters.base import JSON, Call
-from adapters.errors import UpstreamProtocolError
 from adapters.openai_lane.frames import data_of
 from adapters.openai_lane.parsing import dumps, parse
-from adapters.openai_lane.pass_stream import PassStream, is_done
+from adapters.openai_lane.pass_stream import PassStream, is_done, nothing_said
 from adapters.problem import problem_in_success
 
 _MARKS = re.compile(rb'"(?:response\.(?:created|completed|incomplete|failed|output_item\.done)|error)"|\[DONE\]')
@@ -70,7 +69,7 @@ class ResponsesStream(PassStream):
 
     def _end(self, event: bytes) -> bytes:
         if not self.started:
-            return self._fail(UpstreamProtocolError("The provider's stream ended before its first event."))
+            return self._fail(nothing_said())
         self.finished = True
         return event
 

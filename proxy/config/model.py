@@ -27,7 +27,7 @@ from proxy.config.leaves import (
     StoreURL,
 )
 from proxy.config.policy import Admission, Budget, Key, Limit, Price
-from proxy.config.providers import Provider
+from proxy.config.providers import Provider, ProviderTimeouts
 
 
 class Ops(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -71,13 +71,18 @@ class Spread(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     targets: Annotated[tuple[Target, ...], Meta(description="The places.")]
     balance: Annotated[
-        Literal["ordered", "weighted"], Meta(description="ordered tries them as listed, weighted by chance.")
+        Literal["ordered", "weighted", "least_latency"],
+        Meta(description="ordered tries them as listed, weighted by chance, least_latency the fastest to begin first."),
     ] = "ordered"
     sticky: Annotated[
         Literal["key", "user"] | None, Meta(description="Calls of one key or user go to the same target.")
     ] = None
+    timeouts: Annotated[ProviderTimeouts, Meta(description="Time limits that differ for this model.")] = field(
+        default_factory=ProviderTimeouts
+    )
 
 
+FIRST_TOKEN_S = 120.0
 ModelEntry = Name | tuple[Name, ...] | Spread
 
 
@@ -88,9 +93,10 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         name="connect", default=3.0
     )
     tls_s: Annotated[Seconds, Meta(description="Seconds for the TLS handshake.")] = field(name="tls", default=5.0)
-    first_token_s: Annotated[Seconds, Meta(description="Seconds until the first byte of the answer.")] = field(
-        name="first_token", default=120.0
-    )
+    first_token_s: Annotated[
+        Seconds,
+        Meta(description="Seconds until the first byte; left at 120, models that think and whole answers get 600."),
+    ] = field(name="first_token", default=FIRST_TOKEN_S)
     idle_s: Annotated[Seconds, Meta(description="Seconds between two pieces of an answer.")] = field(
         name="idle", default=60.0
     )

@@ -31,7 +31,7 @@ FIELDS_OF_KIND: dict[str, frozenset[str]] = {
 
 
 class ProviderTimeouts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Time limits that differ for this provider; what is not given is as in the top-level `timeouts`."""
+    """Time limits that differ for one provider or model; what is not given is as one level above."""
 
     connect_s: Annotated[Seconds | None, Meta(description="Seconds to open a TCP connection.")] = field(
         name="connect", default=None

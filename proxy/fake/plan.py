@@ -74,12 +74,13 @@ class Plan:
     def usage(self, generated: int) -> JSON:
         """Return OpenAI's usage object for so many generated tokens."""
         reasoning = min(generated, sum(c.reasoning for c in self.choices))
+        written = {"cache_write_tokens": 0} if self.operation == "responses" else {}
         first, done = ("input", "output") if self.operation == "responses" else ("prompt", "completion")
         return {
             f"{first}_tokens": self.prompt_tokens,
             f"{done}_tokens": generated,
             "total_tokens": self.prompt_tokens + generated,
-            f"{first}_tokens_details": {"cached_tokens": self.cached},
+            f"{first}_tokens_details": {"cached_tokens": self.cached, **written},
             f"{done}_tokens_details": {"reasoning_tokens": reasoning},
         }
 

@@ -1,0 +1,100 @@
+"""How a ledger knows the store's process, and what it does when that is another one: it may have lost writes.
+
+A store that was restarted, or a replica that took over, is told again what was held and settled, by every living sidecar, before
+anything is admitted on a hard budget. What is told again counts once. Of our own embedded store nothing that is held is lost
+with its process, so it learns nothing; settlements are told again all the same.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+
+from accounting.settling import Settler
+from accounting.store.errors import StoreError
+from accounting.store.scripts import script
+from accounting.store.store import Store
+from accounting.supervisor import Supervisor
+
+LEARN_MS = 6_000
+LIVE_MS = 15_000
+_AGAIN_S_MAX = 5.0
+_log = logging.getLogger("bursar")
+
+
+class Acquaintance:
+    """One ledger's. `give_back` tells the store all that this sidecar holds and has settled."""
+
+    def __init__(
+        self,
+        store: Store,
+        settler: Settler,
+        supervisor: Supervisor,
+        give_back: Callable[[], Awaitable[None]],
+        *,
+        embedded: bool,
+    ) -> None:
+        self._store, self._settler, self._supervisor, self._give_back = store, settler, supervisor, give_back
+        self._learn_ms = 0 if embedded else LEARN_MS
+        self._run_id = self._epoch = ""  # as we last met it
+        self._learning_until_s = 0.0
+        self._giving_back = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether we are connected to a process that we have not met."""
+        return self._run_id != self._store.run_id
+
+    @property
+    def learning(self) -> bool:
+        """Whether the store lost writes and is still being told what was held."""
+        return asyncio.get_running_loop().time() < self._learning_until_s
+
+    async def meet(self, timeout_s: float) -> int:
+        """Tell the store that we know its process; return its clock in ms. Raises StoreError."""
+        await self._store.start(timeout_s)
+        run_id = self._store.run_id
+        keys = [self._store.key("g"), self._store.key("sess")]
+        args: list[str | bytes | int] = [run_id, self._learn_ms, LIVE_MS, os.urandom(8).hex(), self._epoch]
+        reply = await self._store.run(script("generation"), keys, args, deadline_s=timeout_s, only_run_id=run_id)
+        now_ms, until_ms, epoch = int(reply[0]), int(reply[1]), reply[2].decode()
+        met_before = bool(self._epoch)
+        self._run_id, self._epoch = run_id, epoch
+        if not met_before:
+            self._settler.trusted_run_id = run_id  # it has been told nothing that it could have lost
+        if until_ms:
+            self.learns(until_ms, now_ms)
+        elif self._settler.trusted_run_id != run_id:
+            self._begin()
+        return now_ms
+
+    def learns(self, until_ms: int, now_ms: int) -> None:
+        """The store learns until then: tell it what we know, once in that time."""
+        until_s = asyncio.get_running_loop().time() + (until_ms - now_ms) / 1000
+        if until_s > self._learning_until_s + 1:
+            self._begin()
+        self._learning_until_s = until_s
+
+    def _begin(self) -> None:
+        self._settler.trusted_run_id = ""
+        if not self._giving_back:
+            self._giving_back = True
+            self._supervisor.spawn(self._until_told(), name="give back to the store")
+
+    async def _until_told(self) -> None:
+        wait_s = 0.05
+        try:
+            while True:
+                run_id = self._run_id
+                try:
+                    await self._give_back()
+                except StoreError as error:
+                    _log.warning("could not yet give back what was held: %s", error)
+                    await asyncio.sleep(wait_s)
+                    wait_s = min(wait_s * 2, _AGAIN_S_MAX)
+                    continue
+                if run_id == self._run_id == self._store.run_id:
+                    self._settler.trusted_run_id = run_id
+                    return
+        finally:
+            self._giving_back = False

@@ -1,0 +1,127 @@
+"""What a request's head must be before anybody looks at what it asks: whatever two servers could read differently is refused.
+
+Pure, over what aiohttp's parser has let pass (it refuses most of these shapes itself). A refusal closes the connection, since
+where the next request begins is just what is in doubt.
+Source: https://www.rfc-editor.org/rfc/rfc9112 (3.2, 6.1, 6.3), https://www.rfc-editor.org/rfc/rfc9110 (7.2, 7.6.1, 10.1.1)
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+HEAD_BYTES_MAX = 32 * 1024
+HEADERS_MAX = 100
+LINE_BYTES_MAX = 8190
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
+_ORIGIN_FORM = re.compile(r"/[!-~]*")
+_ABSOLUTE = re.compile(r"https?://([^/?#]*)(?:[/?].*)?", re.IGNORECASE)
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ONCE = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"api-key", b"expect"}
+)
+_JUDGED = _ONCE | {b"connection", b"upgrade"}
+_NOT_HOP_BY_HOP = frozenset(
+    {"host", "content-length", "transfer-encoding", "content-type", "authorization", "api-key", "expect"}
+)
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+
+def fault(method: str, target: str, version: tuple[int, int], headers: RawHeaders) -> tuple[int, str] | None:
+    """Return status and sentence of what is wrong with a head, None if nothing is. The sentence quotes nothing of it."""
+    size_bytes = 4 * len(headers)
+    found: dict[bytes, bytes] = {}
+    for raw_name, value in headers:
+        size_bytes += len(raw_name) + len(value)
+        name = raw_name.lower()
+        if name not in _JUDGED:
+            continue
+        if name in found:
+            if name in _ONCE:
+                return 400, f"The header {name.decode('latin-1')} was sent twice."
+            value = found[name] + b"," + value  # noqa: PLW2901 - a list may be sent in parts
+        found[name] = value
+    if len(headers) > HEADERS_MAX or size_bytes > HEAD_BYTES_MAX:
+        return 431, f"The request has more than {HEADERS_MAX} headers, or they are larger than {HEAD_BYTES_MAX} bytes."
+    found.pop(b"authorization", None)  # never in a cache
+    found.pop(b"api-key", None)
+    if b"content-length" in found:
+        found[b"content-length"] = b""  # the parser has judged the number
+    return _head_fault(method, target, version, tuple(found.items()))
+
+
+def foreign(headers: RawHeaders) -> bool:
+    """Tell whether a request that needs no key comes from a page of another site: by name rebinding, or by its own word."""
+    by_name = {name.lower(): value.decode("latin-1") for name, value in headers}
+    if _LOOPBACK.fullmatch(by_name.get(b"host", "")) is None:
+        return True
+    origin = by_name.get(b"origin")
+    return origin is not None and _LOOPBACK.fullmatch(origin.partition("://")[2]) is None
+
+
+@lru_cache(maxsize=64)
+def _head_fault(
+    method: str, target: str, version: tuple[int, int], headers: tuple[tuple[bytes, bytes], ...]
+) -> tuple[int, str] | None:
+    """Judge what the heads of a client's calls have in common; remembered, since it is the same each time."""
+    if version not in ((1, 1), (1, 0)):
+        return 505, "Only HTTP/1.1 and HTTP/1.0 are spoken here."
+    by_name = dict(headers)
+    host = by_name.get(b"host", b"").decode("latin-1")
+    return (
+        _framing_fault(version, by_name)
+        or _host_fault(host, version)
+        or _target_fault(method, target, host)
+        or _connection_fault(version, by_name)
+    )
+
+
+def _framing_fault(version: tuple[int, int], headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+    encoding = headers.get(b"transfer-encoding")
+    if encoding is None:
+        return None
+    if version == (1, 0) or b"content-length" in headers:
+        return 400, "The length of the body was given in two ways."
+    if encoding.lower() != b"chunked":
+        return 400, "A body comes as it is, or chunked; no other transfer-encoding is known here."
+    return None
+
+
+def _host_fault(host: str, version: tuple[int, int]) -> tuple[int, str] | None:
+    if not host and version == (1, 0):
+        return None
+    if _HOST.fullmatch(host) is None:
+        return 400, "The Host header is not the name of a host."
+    return None
+
+
+def _target_fault(method: str, target: str, host: str) -> tuple[int, str] | None:
+    if method == "CONNECT" or _TOKEN.fullmatch(method) is None:
+        return 400, "The method is not known here."
+    if _ORIGIN_FORM.fullmatch(target) is not None:
+        return None
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None or "#" in target or not target.isascii():
+        return 400, "The request target is not a path."
+    if absolute[1].lower() != host.lower():
+        return 400, "The request target and the Host header name different hosts."
+    return None
+
+
+def _connection_fault(version: tuple[int, int], headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+    listed = {word.strip().lower() for word in headers.get(b"connection", b"").decode("latin-1").split(",")}
+    if listed & _NOT_HOP_BY_HOP:
+        return 400, "The Connection header lists a header that is not the connection's."
+    if b"upgrade" in headers and "upgrade" in listed and not _harmless(headers[b"upgrade"]):
+        return 400, "No other protocol is spoken here."
+    expect = headers.get(b"expect")
+    if expect is not None and (expect.lower() != b"100-continue" or version == (1, 0)):
+        return 417, "Nothing but 100-continue can be expected here."
+    return None
+
+
+def _harmless(upgrade: bytes) -> bool:
+    """An offer of HTTP/2, which may be ignored."""
+    return upgrade.strip().lower() == b"h2c"
