@@ -12,9 +12,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from accounting.acquaintance import Acquaintance
 from accounting.ask import Ask
+from accounting.growing import grow_arguments, grown
 from accounting.hold import Hold, LearningError
-from accounting.reserving import Windows, counter_keys, held, refusal, reserve_arguments, unreserved
+from accounting.periods import Window
+from accounting.reserving import (
+    Windows,
+    counter_keys,
+    extend_arguments,
+    held,
+    refusal,
+    reserve_arguments,
+    unreserved,
+)
 from accounting.settlement import Settlement, Spent, open_note, overspent, settlement
 from accounting.settling import Settler
 from accounting.store.errors import StoreError, StoreUnavailableError
@@ -24,9 +35,8 @@ from accounting.supervisor import Supervisor
 
 TTL_MS = 30_000
 HEARTBEAT_S = 5.0
-LEARN_MS = 6_000
-LIVE_MS = 15_000
 EXTEND_HOLDS_MAX = 50
+EXTEND_S = 2.0
 _TRIES_MAX = 4
 _WHATEVER_WAS_HELD = -1
 _log = logging.getLogger("bursar")
@@ -36,7 +46,10 @@ class Journal(Protocol):
     """What the ledger writes down before it acts. See `accounting.journal`."""
 
     def admitted(self, note: dict[str, Any]) -> None:
-        """Note a hold before its call is sent."""
+        """Note a hold before its call is sent. Raises StoreError: then it must not be sent."""
+
+    def progress(self, seq: int, payload: bytes) -> None:
+        """Note how far an open call has come, before more is relayed; `payload` is a `Progress`, dumped."""
 
     def settled(self, data: bytes) -> None:
         """Note a settlement before the answer's last byte leaves."""
@@ -49,6 +62,9 @@ class NoJournal:
     """For commands and tests that may lose what is in flight."""
 
     def admitted(self, note: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def progress(self, seq: int, payload: bytes) -> None:
         """Do nothing."""
 
     def settled(self, data: bytes) -> None:
@@ -79,17 +95,15 @@ class Ledger:
         self.open: dict[int, Hold] = {}
         self._supervisor, self._journal = supervisor, journal or NoJournal()
         self.settler = Settler(store, self.sid, supervisor, self._journal.acknowledged)
-        self._learn_ms = 0 if embedded else LEARN_MS
-        self._learning_until_s = 0.0
+        self._known = Acquaintance(store, self.settler, supervisor, self._give_back, embedded=embedded)
         self._seq = 0
         self._windows = Windows()
         self._offset_ms = 0.0  # the store's clock less the loop's
-        self._giving_back = False
 
     @property
     def learning(self) -> bool:
         """Whether the store lost writes and is still being told what was held."""
-        return asyncio.get_running_loop().time() < self._learning_until_s
+        return self._known.learning
 
     def now_ms(self) -> int:
         """The store's clock, as far as we know it, in epoch milliseconds."""
@@ -104,29 +118,45 @@ class Ledger:
     async def reserve(self, ask: Ask, *, request_id: str, notes: dict[str, Any] | None = None) -> Hold:
         """Hold the worst case on all budgets or on none.
 
-        Raises BudgetRefusedError, RateRefusedError, ConfigChangedError, LearningError, and StoreUnavailableError when the
-        store does not answer in time and the policy of a hard budget is not to allow that.
+        Raises BudgetRefusedError, RateRefusedError, ConfigChangedError, LearningError, StoreUnavailableError when the
+        store does not answer in time and the policy of a hard budget is not to allow that, and JournalError.
         """
+        if self.settler.unsent:
+            await asyncio.sleep(0)  # what was settled before leaves before
         self._seq += 1
         seq, began_s = self._seq, asyncio.get_running_loop().time()
+        tried: list[Window] = []
         try:
             if ask.draws or ask.rates:
-                hold = await self._reserved(seq, ask, request_id, began_s + self.store.deadline_s)
+                hold = await self._reserved(seq, ask, request_id, tried, began_s + self.store.deadline_s)
             else:  # nobody limits this call: it is metered, and waits for no one
                 hold = Hold(seq=seq, request_id=request_id, granted=ask.wanted)
+        except LearningError:
+            if not _allowed_without_store(ask):
+                raise
+            hold = self._unreserved(ask, request_id)
         except StoreError as error:
-            self._forget(seq, ask)
-            if any(draw.budget.binds and draw.budget.outage != "allow" for draw in ask.draws):
+            self._forget(seq, ask, tried)
+            if not _allowed_without_store(ask):
                 raise StoreUnavailableError(str(error)) from error
             hold = self._unreserved(ask, request_id)
         except asyncio.CancelledError:
-            self._forget(seq, ask)
+            self._forget(seq, ask, tried)
             raise
         hold.notes = notes or {}
-        hold.until_s = began_s + TTL_MS * 0.99 / 1000 - 0.05
-        self._journal.admitted(open_note(hold))
+        hold.until_s = _lease_until_s(began_s)
+        try:
+            self._journal.admitted(open_note(hold))
+        except StoreError:  # what cannot be written down is not begun
+            self.settler.send(settlement(hold, Spent()))
+            raise
         self.open[hold.seq] = hold
         return hold
+
+    def progress(self, hold: Hold, payload: bytes) -> None:
+        """Write down how far a call has come. See `accounting.journal.format.Progress`."""
+        if hold.seq in self.open:
+            self._journal.progress(hold.seq, payload)
 
     def settle(self, hold: Hold, spent: Spent) -> None:
         """Charge what was used and give the rest back. The first call for a hold counts, others do nothing."""
@@ -135,8 +165,10 @@ class Ledger:
         item = settlement(hold, spent)
         if over := overspent(item, hold):
             self.on_overspent(over)
-        self._journal.settled(item.dump())
-        self.settler.send(item, lambda counts: self.on_settled(hold, counts))
+        try:
+            self._journal.settled(item.dump())
+        finally:
+            self.settler.send(item, lambda counts: self.on_settled(hold, counts))
 
     def release(self, hold: Hold) -> None:
         """Give a hold back: nothing was spent."""
@@ -151,17 +183,47 @@ class Ledger:
             except StoreError as error:
                 _log.debug("heartbeat failed: %s", error)
 
-    async def extend(self, *, adopt: bool = False) -> None:
-        """Give open holds another lease; mark those that the store no longer has. Raises StoreError."""
+    async def extend(self) -> None:
+        """Give open holds another lease; mark those that the store no longer has. Raises StoreError.
+
+        A store that is learning takes back those that it lost.
+        """
         holds = [hold for hold in self.open.values() if hold.reserved and hold.rows]
         for start in range(0, max(1, len(holds)), EXTEND_HOLDS_MAX):
-            await self._extend(holds[start : start + EXTEND_HOLDS_MAX], adopt=adopt)
+            await self._extend(holds[start : start + EXTEND_HOLDS_MAX])
 
-    async def _reserved(self, seq: int, ask: Ask, request_id: str, until_s: float) -> Hold:
+    async def grow(self, hold: Hold, ask: Ask, wanted: int, least: int = 0) -> bool:
+        """Let a hold grow towards `wanted` output tokens; False if not even `least` fits, or the store no longer has it.
+
+        `ask` is what it was reserved with; `hold.granted` tells how far it came. Asking twice grows once. Raises StoreError.
+        """
+        began_s = asyncio.get_running_loop().time()
+        if hold.seq not in self.open or not hold.reserved:
+            return False
+        if self._known.changed:
+            await self._meet(self.store.deadline_s)
+        keys, args = grow_arguments(hold, ask, self.store.key, (self.store.run_id, self.sid, TTL_MS), wanted, least)
+        reply = await self.store.run(script("grow"), keys, args)
+        if reply[0] == b"LOST":
+            hold.lost = hold.seq in self.open
+        if reply[0] == b"GEN":
+            await self._meet(self.store.deadline_s)
+            return False
+        if reply[0] != b"OK":
+            return False
+        if hold.seq in self.open:
+            grown(hold, reply)
+            hold.until_s = _lease_until_s(began_s)
+        return True
+
+    async def _reserved(self, seq: int, ask: Ask, request_id: str, tried: list[Window], until_s: float) -> Hold:
+        """`tried` is made to hold the windows that were last asked for: there, and nowhere else, something may be held."""
         loop = asyncio.get_running_loop()
         for _ in range(_TRIES_MAX):
+            if self._known.changed:
+                await self._meet(max(0.001, until_s - loop.time()))
             now_ms = self.now_ms()
-            windows = [self._windows.of(draw.budget, now_ms) for draw in ask.draws]
+            tried[:] = windows = [self._windows.of(draw.budget, now_ms) for draw in ask.draws]
             head = (self.store.run_id, self.config_version, self.sid, seq, TTL_MS)
             keys, args = reserve_arguments(ask, windows, self.store.key, head, self.sid)
             reply = await self.store.run(script("reserve"), keys, args, deadline_s=max(0.001, until_s - loop.time()))
@@ -172,10 +234,11 @@ class Ledger:
             if verdict == b"GEN":
                 await self._meet(max(0.001, until_s - loop.time()))
             elif verdict != b"CLOCK":  # a clock that we had wrong is right now
-                self.settler.terminal(seq)
                 error = refusal(verdict, ask, windows, reply)
+                if not isinstance(error, StoreError):
+                    self.settler.terminal(seq)
                 if isinstance(error, LearningError):
-                    self._learning_until_s = loop.time() + error.wait_ms / 1000
+                    self._known.learns(int(reply[1]) + error.wait_ms, int(reply[1]))
                 raise error
         msg = "the store's clock and generation would not settle"
         raise StoreUnavailableError(msg)
@@ -187,54 +250,48 @@ class Ledger:
         windows = [self._windows.of(draw.budget, now_ms) for draw in ask.draws]
         return unreserved(self._seq, ask, windows, self.store.key, now_ms, request_id)
 
-    def _forget(self, seq: int, ask: Ask) -> None:
+    def _forget(self, seq: int, ask: Ask, windows: Sequence[Window]) -> None:
         """A reserve whose answer never came may yet arrive: settle it with nothing, so that it can hold nothing."""
-        if self.settler.is_terminal(seq):
-            return
-        now_ms, rows = self.now_ms(), []
-        for draw in ask.draws:
-            keys = counter_keys(self.store.key, draw.budget, self._windows.of(draw.budget, now_ms))
-            rows.append((*keys, "used", _WHATEVER_WAS_HELD, 0, 0))
+        rows = []
+        for draw, window in zip(ask.draws, windows, strict=False):  # none, where it was never asked
+            rows.append((*counter_keys(self.store.key, draw.budget, window), "used", _WHATEVER_WAS_HELD, 0, 0))
         self.settler.send(Settlement(seq=seq, rows=tuple(rows), spent=Spent()))
 
     async def _meet(self, timeout_s: float) -> None:
-        """Tell the store that we know its process; after lost writes, give back what we know."""
-        await self.store.start(timeout_s)
-        keys = [self.store.key("g"), self.store.key("sess")]
-        args: list[str | bytes | int] = [self.store.run_id, self._learn_ms, LIVE_MS, os.urandom(8).hex()]
-        now_ms, until_ms, _ = await self.store.run(script("generation"), keys, args, deadline_s=timeout_s)
-        loop = asyncio.get_running_loop()
-        self._offset_ms = int(now_ms) - loop.time() * 1000
-        if until_ms and not self._giving_back:
-            self._learning_until_s = loop.time() + (int(until_ms) - int(now_ms)) / 1000
-            self._giving_back = True
-            self._supervisor.spawn(self._give_back(), name="give back to the store")
+        now_ms = await self._known.meet(timeout_s)
+        self._offset_ms = now_ms - asyncio.get_running_loop().time() * 1000
 
     async def _give_back(self) -> None:
-        try:
-            if self.recover is not None:
-                await self.recover()
-            await self.extend(adopt=True)
-        except StoreError as error:
-            _log.warning("could not give back what was held: %s", error)
-        finally:
-            self._giving_back = False
+        """Tell the store what it may have lost: first what is held, since that expires."""
+        await self.extend()
+        if self.recover is not None:
+            await self.recover()
 
-    async def _extend(self, holds: Sequence[Hold], *, adopt: bool) -> None:
+    async def _extend(self, holds: Sequence[Hold]) -> None:
         began_s = asyncio.get_running_loop().time()
-        keys = [self.store.key("g"), self.store.key("s", self.sid), self.store.key("sess")]
-        args: list[str | bytes | int] = [self.store.run_id, self.sid, TTL_MS, int(adopt), len(holds)]
-        for hold in holds:
-            args += (hold.seq, hold.granted, len(hold.rows))
-            for row in hold.rows:
-                keys += (row.counters_key, row.holds_key)
-                args += (row.amount, row.expiry_ms)
-        reply = await self.store.run(script("extend"), keys, args, deadline_s=2.0)
-        if reply[0] == b"GEN":
-            await self._meet(2.0)
+        if self._known.changed:
+            await self._meet(EXTEND_S)
+        keys, rest = extend_arguments(holds, self.store.key, self.sid, TTL_MS)
+        for _ in range(_TRIES_MAX):
+            reply = await self.store.run(script("extend"), keys, [self.store.run_id, *rest], deadline_s=EXTEND_S)
+            if reply[0] != b"GEN":
+                break
+            await self._meet(EXTEND_S)
+        else:
             return
-        lost = {int(seq) for seq in reply[2:]}
+        if int(reply[2]):
+            self._known.learns(int(reply[2]), int(reply[1]))
+        lost = {int(seq) for seq in reply[3:]}
         for hold in holds:
             hold.lost = hold.seq in lost
             if not hold.lost:
-                hold.until_s = began_s + TTL_MS * 0.99 / 1000 - 0.05
+                hold.until_s = _lease_until_s(began_s)
+
+
+def _lease_until_s(began_s: float) -> float:
+    """When a lease asked for then is over, on our clock: always before the store thinks so."""
+    return began_s + TTL_MS * 0.99 / 1000 - 0.05
+
+
+def _allowed_without_store(ask: Ask) -> bool:
+    return all(draw.budget.outage == "allow" for draw in ask.draws if draw.budget.binds)

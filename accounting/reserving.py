@@ -1,4 +1,4 @@
-"""How a reservation is spelled for `reserve.lua`, and how its reply is read. Pure; the layout is described in that script."""
+"""How a reservation is spelled for the scripts, and how their replies are read. Pure; the layout is described in the scripts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from accounting.hold import (
     RateRefusedError,
     RateRow,
 )
-from accounting.periods import Window
+from accounting.periods import ROLLING_BUCKETS, Window
 from accounting.store.errors import StoreUnavailableError
 
 EXPIRY_AFTER_END_MS = 45 * 86_400_000
@@ -63,6 +63,20 @@ def reserve_arguments(
     return keys, args
 
 
+def extend_arguments(
+    holds: Sequence[Hold], key: Key, sid: str, ttl_ms: int
+) -> tuple[list[str], list[str | bytes | int]]:
+    """Return KEYS, and ARGV without the run id, of `extend.lua`."""
+    keys = [key("g"), key("s", sid), key("sess")]
+    args: list[str | bytes | int] = [sid, ttl_ms, len(holds)]
+    for hold in holds:
+        args += (hold.seq, hold.granted, len(hold.rows))
+        for row in hold.rows:
+            keys += (row.counters_key, row.holds_key)
+            args += (row.amount, row.expiry_ms)
+    return keys, args
+
+
 def held(
     seq: int, ask: Ask, windows: Sequence[Window], keys: Sequence[str], reply: Sequence[Any], request_id: str
 ) -> Hold:
@@ -74,7 +88,7 @@ def held(
         rows.append(
             HeldRow(
                 budget=draw.budget, counters_key=keys[4 + 2 * i], holds_key=keys[5 + 2 * i], field=field.decode(),
-                amount=amount, expiry_ms=_expiry_ms(window), resets_ms=window.end_ms, limit=limit, used=used, held=holding,
+                amount=amount, expiry_ms=_expiry_ms(window, int(reply[1])), resets_ms=window.end_ms, limit=limit, used=used, held=holding,
             )
         )  # fmt: skip
     rates = []
@@ -93,7 +107,7 @@ def unreserved(seq: int, ask: Ask, windows: Sequence[Window], key: Key, now_ms: 
         field = f"u{now_ms // window.bucket_ms}" if window.bucket_ms else "used"
         rows.append(
             HeldRow(
-                budget=draw.budget, counters_key=counters, holds_key=holds, field=field, amount=0, expiry_ms=_expiry_ms(window),
+                budget=draw.budget, counters_key=counters, holds_key=holds, field=field, amount=0, expiry_ms=_expiry_ms(window, now_ms),
                 resets_ms=window.end_ms, limit=draw.budget.limit, used=0, held=0,
             )
         )  # fmt: skip
@@ -123,12 +137,16 @@ def refusal(verdict: bytes, ask: Ask, windows: Sequence[Window], reply: Sequence
     return StoreUnavailableError(f"the store answers {verdict.decode('ascii', 'replace')} to a new call")
 
 
-def _expiry_ms(window: Window) -> int:
-    return window.end_ms + EXPIRY_AFTER_END_MS if window.end_ms is not None else 0
+def _expiry_ms(window: Window, now_ms: int) -> int:
+    if window.end_ms is not None:
+        return window.end_ms + EXPIRY_AFTER_END_MS
+    if window.bucket_ms:
+        return now_ms + 2 * ROLLING_BUCKETS * window.bucket_ms + EXPIRY_AFTER_END_MS
+    return 0
 
 
 def _bare_row(draw: Draw, window: Window, limit: int, used: int, holding: int) -> HeldRow:
     return HeldRow(
-        budget=draw.budget, counters_key="", holds_key="", field="", amount=0, expiry_ms=_expiry_ms(window),
+        budget=draw.budget, counters_key="", holds_key="", field="", amount=0, expiry_ms=0,
         resets_ms=window.end_ms, limit=limit, used=used, held=holding,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from accounting.budgets import amounts
+from accounting.budgets import AMOUNT_MAX, amounts
 from accounting.hold import Hold
 
 Row: TypeAlias = tuple[str, str, str, int, int, int]  # counters key, holds key, field, held, actual, expiry_ms
@@ -41,15 +41,15 @@ class Settlement:
         s = self.spent
         return f"{s.requests}.{s.input_tokens}.{s.output_tokens}.{s.cost_nanousd}"
 
-    def arguments(self, sid: str, ack: int) -> list[str | bytes | int]:
-        """Return the ARGV of settle.lua."""
+    def arguments(self, sid: str, ack: int, run_id: str = "") -> list[str | bytes | int]:
+        """Return the ARGV of settle.lua; `run_id` names the server that `ack` was learnt from."""
         s = self.spent
         head: list[str | bytes | int] = [
             sid, self.seq, ack, self.fingerprint, s.record, RECORDS_MAX, "", s.totals_row,
-            s.input_tokens, s.output_tokens, s.cost_nanousd, DAYS_KEPT_MS, len(self.rows),
+            _countable(s.input_tokens), _countable(s.output_tokens), _countable(s.cost_nanousd), DAYS_KEPT_MS, len(self.rows), run_id,
         ]  # fmt: skip
         for _, _, field, held, actual, expiry_ms in self.rows:
-            head += (field, held, actual, expiry_ms)
+            head += (field, held, _countable(actual), expiry_ms)
         return head
 
     def dump(self) -> bytes:
@@ -83,6 +83,11 @@ def settlement(hold: Hold, spent: Spent) -> Settlement:
     return Settlement(seq=hold.seq, rows=tuple(rows), spent=spent)
 
 
+def _countable(amount: int) -> int:
+    """What the store can count: an absurd amount must not make it reject the settlement."""
+    return min(amount, AMOUNT_MAX)
+
+
 def overspent(item: Settlement, hold: Hold) -> dict[str, int]:
     """Return by unit what the call used beyond its hold; empty for every honest provider."""
     over: dict[str, int] = {}
@@ -95,4 +100,11 @@ def overspent(item: Settlement, hold: Hold) -> dict[str, int]:
 def open_note(hold: Hold) -> dict[str, Any]:
     """Return what the journal must know of a hold to settle it after a crash."""
     rows = [(r.counters_key, r.holds_key, r.field, r.amount, r.expiry_ms, r.budget.unit) for r in hold.rows]
-    return {"seq": hold.seq, "id": hold.request_id, "granted": hold.granted, "rows": rows, **hold.notes}
+    return {
+        "seq": hold.seq,
+        "id": hold.request_id,
+        "granted": hold.granted,
+        "reserved": hold.reserved,
+        "rows": rows,
+        **hold.notes,
+    }

@@ -29,18 +29,25 @@ class Tally:
 
 
 class Settler:
-    """One session's settlements. `low`: every seq up to it is settled, and we know that the store knows."""
+    """One session's settlements. `low`: every seq up to it is settled, and we know that the store knows.
+
+    `low` is told only to the server process that is `trusted_run_id`: one that lost writes would take what it lost, when it
+    is told it again, for something that it has.
+    """
 
     def __init__(self, store: Store, sid: str, supervisor: Supervisor, acknowledged: Callable[[int], None]) -> None:
         self._store, self._sid, self._supervisor, self._acknowledged = store, sid, supervisor, acknowledged
         self._known: set[int] = set()
         self.low = 0
+        self.trusted_run_id = ""  # the server process that has all that we know to be settled
+        self.unsent = 0  # handed to `send`, but not yet on the wire
         self.pending: dict[int, Settlement] = {}
         self.tally = Tally()
 
     def send(self, item: Settlement, told: Callable[[list[int]], None] | None = None) -> None:
         """Deliver in the background; `told` gets used and held of each budget afterwards, if this was the first time."""
         self.pending[item.seq] = item
+        self.unsent += 1
         self._supervisor.spawn(self._until_known(item, told), name="settle")
 
     def terminal(self, seq: int) -> None:
@@ -57,20 +64,29 @@ class Settler:
     async def deliver(self, item: Settlement, sid: str | None = None) -> list[Any]:
         """Apply one settlement now, ours or one of a dead session; twice counts once. Raises StoreError."""
         owner, key = sid or self._sid, self._store.key
-        keys = [key("s", owner), key("u"), key("day", item.spent.day or "none")]
+        keys = [key("s", owner), key("u"), key("day", item.spent.day or "none"), key("g")]
         for row in item.rows:
             keys += row[:2]
-        ack = self.low if owner == self._sid else 0
+        run_id = self._store.run_id
+        # A replay may come before others that the store lost: nothing is known of those.
+        ack = self.low if sid is None and run_id and run_id == self.trusted_run_id else 0
         reply: list[Any] = await self._store.run(
-            script("settle"), keys, item.arguments(owner, ack), deadline_s=DEADLINE_S
+            script("settle"),
+            keys,
+            item.arguments(owner, ack, run_id),
+            deadline_s=DEADLINE_S,
+            only_run_id=run_id if ack else None,
         )
         return reply
 
     async def _until_known(self, item: Settlement, told: Callable[[list[int]], None] | None) -> None:
+        self.unsent -= 1
         reply = await self._persist(item)
         self.pending.pop(item.seq, None)
         if reply is None:
             self.tally.rejected_total += 1
+            if not item.spent.record:  # nothing was spent: there is nothing to keep for a person to look at
+                self.terminal(item.seq)
             return
         self.terminal(item.seq)
         self._acknowledged(item.seq)

@@ -1,6 +1,6 @@
 -- Reserve a call's worst case on all of its budgets and limits, or on none of them.
--- Every argument is checked before the first write: a script that fails half-way keeps what it wrote.
--- Amounts are integers below 2^53, written as they came or by %.0f (`..` and cjson lose digits). Times are in ms.
+-- Everything is checked and read before the first write: a script that fails half-way keeps what it wrote.
+-- Amounts are integers up to 2^53-1, written as they came or by %.0f (`..` and cjson lose digits). Times are in ms.
 --
 -- KEYS  1 general, 2 session, 3 limits, 4 sessions; then for each draw: its counters, its holds; then one for each rate.
 -- ARGV  1 run id of the server, 2 configuration version, 3 sid, 4 seq, 5 ttl_ms,
@@ -13,13 +13,14 @@
 --          DENY now spent|held draw limit used held need     RATE now rate limit wait_ms
 --          CONFIG now version | GEN now | LEARN now until_ms | CLOCK now draw | TERMINAL now
 -- Asked again for a seq that holds already, it changes nothing and returns what that call was granted.
-local DRAW, RATE, HEAD, KEPT_MS = 10, 4, 10, 45 * 86400000
+local DRAW, RATE, HEAD, KEPT_MS, MAX, JUMP_MS = 10, 4, 10, 45 * 86400000, 9007199254740991, 600000
 local call = redis.call
 
 local function int(i)
   local s = ARGV[i]
-  if not s or #s > 16 or not string.find(s, '^%d+$') then error('BURSAR argument ' .. i .. ' is not an amount') end
-  return tonumber(s)
+  local n = s and #s <= 16 and string.find(s, '^%d+$') and tonumber(s)
+  if not n or n > MAX then error('BURSAR argument ' .. i .. ' is not an amount') end
+  return n
 end
 local function str(n) return string.format('%.0f', n) end
 
@@ -31,6 +32,7 @@ for i = 1, draws do
   local a = HEAD + (i - 1) * DRAW
   D[i] = { b = KEYS[3 + 2 * i], x = KEYS[4 + 2 * i], id = ARGV[a + 1], ver = int(a + 2), limit = int(a + 3), fixed = int(a + 4),
     per = int(a + 5), binds = int(a + 6) == 1, full = int(a + 7) == 1, from = int(a + 8), to = int(a + 9), bucket = int(a + 10) }
+  D[i].need = D[i].fixed + D[i].per * (D[i].full and wanted or least)
 end
 local R = {}
 for i = 1, rates do
@@ -44,72 +46,81 @@ local g = call('HMGET', KEYS[1], 'gen', 'learn', 'clk', 'cfg')
 local clk = tonumber(g[3] or '0')
 if clk > now then now = clk end
 if g[1] ~= ARGV[1] then return { 'GEN', now } end
-if g[2] and tonumber(g[2]) > now then return { 'LEARN', now, tonumber(g[2]) } end
-if (g[4] or '0') ~= ARGV[2] then return { 'CONFIG', now, g[4] or '0' } end
 local s = call('HMGET', KEYS[2], 'low', 'd:' .. seq, 'h:' .. seq)
+local session = call('ZSCORE', KEYS[4], ARGV[3])
+if clk > 0 and now > clk + JUMP_MS and call('ZCOUNT', KEYS[4], clk - ttl, '+inf') > 0 then
+  -- The clock jumped (or the server slept) under living sessions: all that they hold seems to have expired. Learn it anew.
+  call('HSET', KEYS[1], 'gen', '', 'clk', str(now))
+  return { 'GEN', now }
+end
 if s[2] or (s[1] and tonumber(s[1]) >= tonumber(seq)) then return { 'TERMINAL', now } end
-local mine = s[3]  -- granted|amount|amount … if this seq holds already
-
--- Release holds whose owner let them expire.
-local function reap(d)
-  repeat
-    local dead = call('ZRANGEBYSCORE', d.x, '-inf', now, 'LIMIT', 0, 64)
-    if #dead > 0 then
-      local sum = 0
-      for _, member in ipairs(dead) do sum = sum + tonumber(string.match(member, '|(%d+)$')) end
-      call('ZREM', d.x, unpack(dead))
-      call('HINCRBY', d.b, 'held', '-' .. str(sum))
-      call('HINCRBY', d.b, 'expired', str(sum))
-    end
-  until #dead < 64
-end
-
--- What of a rolling window counts now: its oldest bucket whole, so that no window of that length is ever over.
-local function rolling(d)
-  local bucket = math.floor(now / d.bucket)
-  d.field = 'u' .. str(bucket)
-  local all, used, old = call('HGETALL', d.b), 0, {}
-  for i = 1, #all, 2 do
-    local n = string.match(all[i], '^u(%d+)$')
-    if n and tonumber(n) >= bucket - 60 then used = used + tonumber(all[i + 1]) elseif n then old[#old + 1] = all[i] end
+local mine = {}  -- granted, amount, amount … if this seq holds already
+for n in string.gmatch(s[3] or '', '%d+') do mine[#mine + 1] = n end
+if mine[1] then
+  for i, d in ipairs(D) do
+    local score = call('ZSCORE', d.x, ARGV[3] .. '.' .. seq .. '|' .. (mine[i + 1] or ''))
+    if not score or tonumber(score) <= now then return { 'TERMINAL', now } end
   end
-  if #old > 0 then call('HDEL', d.b, unpack(old)) end
-  return used
+else
+  if g[2] and tonumber(g[2]) > now then
+    for _, d in ipairs(D) do if d.binds then return { 'LEARN', now, tonumber(g[2]) } end end
+  end
+  if (g[4] or '0') ~= ARGV[2] then return { 'CONFIG', now, g[4] or '0' } end
+  for i, d in ipairs(D) do
+    if now < d.from or (d.to > 0 and now >= d.to) then return { 'CLOCK', now, i } end
+  end
 end
 
-for i, d in ipairs(D) do
-  if now < d.from or (d.to > 0 and now >= d.to) then return { 'CLOCK', now, i } end
-end
-local known = {}
-if draws > 0 then
-  local ids = {}
-  for i, d in ipairs(D) do ids[i] = d.id end
-  known = call('HMGET', KEYS[3], unpack(ids))
-end
+-- Read all.
+local ids = {}
+for i, d in ipairs(D) do ids[i] = d.id end
+local known = draws > 0 and call('HMGET', KEYS[3], unpack(ids)) or {}
 for i, d in ipairs(D) do
   local ver, limit = string.match(known[i] or '', '^(%d+)|(%d+)$')
   if ver and tonumber(ver) > d.ver then
     d.limit = tonumber(limit)
-  elseif not ver or tonumber(ver) < d.ver or tonumber(limit) ~= d.limit then
-    call('HSET', KEYS[3], d.id, str(d.ver) .. '|' .. str(d.limit))
-  end
-  reap(d)
-  if d.bucket > 0 then
-    d.used = rolling(d)
-    d.held = tonumber(call('HGET', d.b, 'held') or '0')
   else
-    d.field = 'used'
-    local c = call('HMGET', d.b, 'used', 'held')
-    d.fresh, d.used, d.held = not c[1] and not c[2], tonumber(c[1] or '0'), tonumber(c[2] or '0')
+    d.news = not ver or tonumber(ver) < d.ver or tonumber(limit) ~= d.limit
   end
+  if d.bucket > 0 then
+    -- Of a rolling window its oldest bucket counts whole, so that no window of that length is ever over.
+    local bucket = math.floor(now / d.bucket)
+    local all = call('HGETALL', d.b)
+    d.field, d.used, d.held, d.old = 'u' .. str(bucket), 0, 0, {}
+    for j = 1, #all, 2 do
+      local n = string.match(all[j], '^u(%d+)$')
+      if n and tonumber(n) >= bucket - 60 then d.used = d.used + tonumber(all[j + 1]) elseif n then d.old[#d.old + 1] = all[j] end
+      if all[j] == 'held' then d.held = tonumber(all[j + 1]) end
+    end
+  else
+    local c = call('HMGET', d.b, 'used', 'held')
+    d.field, d.used, d.held = 'used', tonumber(c[1] or '0'), tonumber(c[2] or '0')
+  end
+  d.dead = call('ZRANGEBYSCORE', d.x, '-inf', now, 'LIMIT', 0, 1)
+end
+for _, r in ipairs(R) do r.tat = math.max(now, tonumber(call('GET', r.key) or '0')) end
+
+-- Tidy: limits that are news, holds that their owners let expire, buckets that no longer count.
+for _, d in ipairs(D) do
+  if d.news then call('HSET', KEYS[3], d.id, str(d.ver) .. '|' .. str(d.limit)) end
+  while #d.dead > 0 do
+    local dead, sum = call('ZRANGEBYSCORE', d.x, '-inf', now, 'LIMIT', 0, 64), 0
+    for _, member in ipairs(dead) do sum = sum + tonumber(string.match(member, '|(%d+)$')) end
+    call('ZREM', d.x, unpack(dead))
+    if sum > 0 then
+      d.held = call('HINCRBY', d.b, 'held', '-' .. str(sum))
+      call('HINCRBY', d.b, 'expired', str(sum))
+    end
+    if #dead < 64 then break end
+    d.dead = call('ZRANGEBYSCORE', d.x, '-inf', now, 'LIMIT', 0, 1)
+  end
+  if d.old and #d.old > 0 then call('HDEL', d.b, unpack(d.old)) end
 end
 
-if mine then
-  local amounts = {}
-  for n in string.gmatch(mine, '%d+') do amounts[#amounts + 1] = tonumber(n) end
-  local reply = { 'OK', now, amounts[1] }
+if mine[1] then
+  local reply = { 'OK', now, tonumber(mine[1]) }
   for i, d in ipairs(D) do
-    for _, v in ipairs({ d.field, d.limit, d.used, d.held, amounts[i + 1] or 0 }) do reply[#reply + 1] = v end
+    for _, v in ipairs({ d.field, d.limit, d.used, d.held, tonumber(mine[i + 1]) }) do reply[#reply + 1] = v end
   end
   for _, r in ipairs(R) do
     for _, v in ipairs({ r.limit, 0, 0 }) do reply[#reply + 1] = v end
@@ -117,49 +128,65 @@ if mine then
   return reply
 end
 
--- Decide: what each budget can grant, now and if nothing were held.
-local granted, spent, held = wanted, nil, nil
-for i, d in ipairs(D) do
-  local need = d.fixed + d.per * (d.full and wanted or least)
-  if d.binds then
-    local free = d.limit - d.used - d.held
-    if d.used + need > d.limit then spent = spent or i end
-    if need > free then held = held or i end
-    if d.per > 0 and need <= free then
-      local fit = math.floor((free - d.fixed) / d.per)
-      if fit * d.per > free - d.fixed then fit = fit - 1 end
-      if share > 0 and not d.full then fit = math.max(least, math.floor(fit * share / 1000)) end
-      granted = math.min(granted, fit)
+-- Decide. How much output fits into what is free; a caller who named no limit gets a share of that.
+local function output(free, per, whole)
+  local fit = math.floor(free / per)
+  if fit * per > free then fit = fit - 1 end
+  if share > 0 and not whole then fit = math.min(fit, math.max(least, math.floor(fit * share / 1000))) end
+  return fit
+end
+-- What all agree on, and who refuses; `idle`: were nothing held. More than a whole rate limit can never be granted.
+local function grant(idle)
+  local granted, no = wanted, nil
+  for i, d in ipairs(D) do
+    if d.binds then
+      local free = d.limit - d.used - (idle and 0 or d.held)
+      if d.need > free then
+        no = no or i
+      elseif d.per > 0 then
+        granted = math.min(granted, output(free - d.fixed, d.per, d.full))
+      end
+    end
+  end
+  for _, r in ipairs(R) do
+    if r.per > 0 and r.fixed + r.per * least <= r.limit then granted = math.min(granted, output(r.limit - r.fixed, r.per, false)) end
+  end
+  return granted, no
+end
+local function too_fast(granted)
+  for i, r in ipairs(R) do
+    local cost = r.fixed + r.per * granted
+    r.each = r.limit > 0 and r.window / r.limit or r.window * 1000
+    r.next = r.tat + cost * r.each
+    if (r.limit == 0 and cost > 0) or r.next - now > r.window + 0.001 then  -- the thousandth is for sums of fractions
+      return { 'RATE', now, i, r.limit, math.ceil(math.min(r.next - now - r.window, r.window)) }
     end
   end
 end
+
+local idle, spent = grant(true)
+local granted, held = grant(false)
 local no = spent or held
 if no then
-  local d = D[no]
-  return { 'DENY', now, spent and 'spent' or 'held', no, d.limit, d.used, d.held, d.fixed + d.per * (d.full and wanted or least) }
+  local d, slow = D[no], not spent and too_fast(idle)
+  if slow then return slow end
+  return { 'DENY', now, spent and 'spent' or 'held', no, d.limit, d.used, d.held, d.need }
 end
-for i, r in ipairs(R) do
-  r.each = r.window / r.limit
-  r.tat = math.max(now, tonumber(call('GET', r.key) or '0'))
-  r.next = r.tat + (r.fixed + r.per * granted) * r.each
-  if r.next - now > r.window + 0.001 then  -- the thousandth is for sums of fractions
-    return { 'RATE', now, i, r.limit, math.ceil(math.min(r.next - now - r.window, r.window)) }
-  end
-end
+local slow = too_fast(granted)
+if slow then return slow end
 
 -- Do.
 local reply, hold = { 'OK', now, granted }, str(granted)
 for i, d in ipairs(D) do
   local amount = d.fixed + d.per * granted
+  if not d.binds then amount = math.min(amount, math.max(0, MAX - d.used - d.held)) end  -- it refuses nothing, and must not overflow
   call('ZADD', d.x, now + ttl, ARGV[3] .. '.' .. seq .. '|' .. str(amount))
   call('HINCRBY', d.b, 'held', str(amount))
   hold = hold .. '|' .. str(amount)
-  if d.bucket > 0 then
-    call('PEXPIRE', d.b, d.bucket * 120)
-    call('PEXPIRE', d.x, d.bucket * 120)
-  elseif d.to > 0 then
-    if d.fresh then call('PEXPIREAT', d.b, d.to + KEPT_MS) end
-    call('PEXPIREAT', d.x, d.to + KEPT_MS)
+  local kept = d.to > 0 and d.to + KEPT_MS or now + 120 * d.bucket + KEPT_MS
+  if d.to > 0 or d.bucket > 0 then
+    call('PEXPIREAT', d.b, str(kept))
+    call('PEXPIREAT', d.x, str(kept))
   end
   for _, v in ipairs({ d.field, d.limit, d.used, d.held + amount, amount }) do reply[#reply + 1] = v end
 end
@@ -169,6 +196,7 @@ for _, r in ipairs(R) do
 end
 call('HSET', KEYS[2], 'h:' .. seq, hold)
 call('PEXPIRE', KEYS[2], 14 * 86400000)
-if not s[1] then call('HSETNX', KEYS[2], 'low', '0') call('ZADD', KEYS[4], now, ARGV[3]) end
+if not s[1] then call('HSETNX', KEYS[2], 'low', '0') end
+if not session then call('ZADD', KEYS[4], now, ARGV[3]) end
 if now > clk + 50 then call('HSET', KEYS[1], 'clk', str(now)) end
 return reply

@@ -1,74 +1,99 @@
 -- Settle one call, once: give back its hold, add what it really used, write its usage record. Never refuses: what was
 -- spent is always recorded, above the limit or in a period that is over. Settling again changes nothing.
+-- Everything is checked and read before the first write, and the first write is one that a full server still allows.
 --
--- KEYS  1 session, 2 usage stream, 3 totals of the day; then for each draw: its counters, its holds.
+-- KEYS  1 session, 2 usage stream, 3 totals of the day, 4 general; then for each draw: its counters, its holds.
 -- ARGV  1 sid, 2 seq, 3 ack (every seq up to it is settled and known to be), 4 fingerprint of the amounts,
 --       5 usage record (empty: none, a release), 6 records kept, 7 oldest record id kept,
---       8 totals' row, 9 input, 10 output, 11 cost_nanousd, 12 days_ms the totals are kept, 13 number of draws;
+--       8 totals' row, 9 input, 10 output, 11 cost_nanousd, 12 days_ms the totals are kept, 13 number of draws,
+--       14 run id of the server that ack was learnt from: one that lost writes must not be told what it may forget;
 --       for each draw 4 values: field, held amount (-1: whatever was held), actual amount, expiry of the counters in ms (0: never).
--- Returns  OK, then for each draw: used, held | DUP | MISMATCH
+-- Returns  OK, then for each draw: used (in a rolling window: of all its buckets), held | DUP | MISMATCH
 local call = redis.call
-local HEAD, DRAW = 13, 4
+local HEAD, DRAW, MAX = 14, 4, 9007199254740991
 local function int(i)
   local s = ARGV[i]
-  if not s or #s > 16 or not string.find(s, '^%d+$') then error('BURSAR argument ' .. i .. ' is not an amount') end
-  return tonumber(s)
+  local n = s and #s <= 16 and string.find(s, '^%d+$') and tonumber(s)
+  if not n or n > MAX then error('BURSAR argument ' .. i .. ' is not an amount') end
+  return n
 end
 local function str(n) return string.format('%.0f', n) end
 
 local seq, ack, draws = int(2), int(3), int(13)
 for _, i in ipairs({ 6, 9, 10, 11, 12 }) do int(i) end
-if #KEYS ~= 3 + 2 * draws or #ARGV ~= HEAD + DRAW * draws then error('BURSAR wrong number of keys') end
-for i = 1, draws do
-  local a = HEAD + (i - 1) * DRAW
-  if ARGV[a + 2] ~= '-1' then int(a + 2) end
-  int(a + 3) int(a + 4)
-end
+if #KEYS ~= 4 + 2 * draws or #ARGV ~= HEAD + DRAW * draws then error('BURSAR wrong number of keys') end
 
 local s = call('HMGET', KEYS[1], 'low', 'd:' .. ARGV[2], 'h:' .. ARGV[2])
-local low = tonumber(s[1] or '0')
+local low, told = tonumber(s[1] or '0'), ARGV[5] ~= ''
+if call('HGET', KEYS[4], 'gen') ~= ARGV[14] then ack = 0 end
+local amounts = {}  -- granted, then what each draw held
+for n in string.gmatch(s[3] or '', '%d+') do amounts[#amounts + 1] = n end
+local D = {}
+for i = 1, draws do
+  local a = HEAD + (i - 1) * DRAW
+  local d = { b = KEYS[3 + 2 * i], x = KEYS[4 + 2 * i], field = ARGV[a + 1], actual = int(a + 3), expiry = int(a + 4) }
+  if ARGV[a + 2] ~= '-1' then int(a + 2) end
+  local member = ARGV[1] .. '.' .. ARGV[2] .. '|'
+  -- What we were told was held, or what this script's own notes say: a hold may have grown without its owner's knowledge.
+  for _, amount in ipairs({ ARGV[a + 2], amounts[i + 1] or ARGV[a + 2] }) do
+    if amount ~= '-1' and call('ZSCORE', d.x, member .. amount) then d.hold, d.member = amount, member .. amount end
+  end
+  d.bound = tonumber(d.hold or (ARGV[a + 2] ~= '-1' and ARGV[a + 2]) or '0')
+  local c = call('HMGET', d.b, d.field, 'held')
+  d.used, d.held = tonumber(c[1] or '0'), tonumber(c[2] or '0')
+  D[i] = d
+end
+if told then
+  call('XLEN', KEYS[2])
+  call('HLEN', KEYS[3])
+end
+
 if s[2] and s[2] ~= ARGV[4] then return { 'MISMATCH' } end
 if s[2] or low >= seq then return { 'DUP' } end
 
-local amounts = {}  -- granted, then what each draw held
-for n in string.gmatch(s[3] or '', '%d+') do amounts[#amounts + 1] = n end
-local reply = { 'OK' }
-for i = 1, draws do
-  local a = HEAD + (i - 1) * DRAW
-  local b, x, field, actual, expiry = KEYS[2 + 2 * i], KEYS[3 + 2 * i], ARGV[a + 1], int(a + 3), int(a + 4)
-  local hold = ARGV[a + 2] == '-1' and (amounts[i + 1] or '0') or ARGV[a + 2]
-  local held
-  if call('ZREM', x, ARGV[1] .. '.' .. ARGV[2] .. '|' .. hold) == 1 then
-    held = call('HINCRBY', b, 'held', '-' .. hold)
-  else
-    held = tonumber(call('HGET', b, 'held') or '0')
-    if actual > 0 then call('HINCRBY', b, 'late', ARGV[a + 3]) end
+-- Terminal for good: a late or repeated command can never bring the hold back.
+call('HDEL', KEYS[1], 'h:' .. ARGV[2])
+call('HSET', KEYS[1], 'd:' .. ARGV[2], ARGV[4])
+-- What of a rolling window counts: its newest bucket, and the 60 before.
+local function window(b)
+  local all, newest, used = call('HGETALL', b), 0, 0
+  for pass = 1, 2 do
+    for j = 1, #all, 2 do
+      local n = tonumber(string.match(all[j], '^u(%d+)$') or '-1')
+      if pass == 1 then newest = math.max(newest, n) elseif n >= 0 and n >= newest - 60 then used = used + tonumber(all[j + 1]) end
+    end
   end
-  local used = tonumber(call('HGET', b, field) or '0')
-  if actual > 0 then used = call('HINCRBY', b, field, ARGV[a + 3]) end
-  if actual > tonumber(hold) then call('HINCRBY', b, 'over', str(actual - tonumber(hold))) end
-  if ARGV[5] ~= '' then call('HINCRBY', b, 'n', 1) end
-  if expiry > 0 and used == actual then call('PEXPIREAT', b, expiry) end
-  reply[#reply + 1] = used
-  reply[#reply + 1] = held
+  return used
+end
+local reply = { 'OK' }
+for i, d in ipairs(D) do
+  local add = math.min(d.actual, math.max(0, MAX - d.used))  -- a counter that is full stays full
+  if d.member then
+    call('ZREM', d.x, d.member)
+    if d.hold ~= '0' then d.held = call('HINCRBY', d.b, 'held', '-' .. d.hold) end
+  elseif add > 0 then
+    call('HINCRBY', d.b, 'late', str(add))
+  end
+  if add > 0 then d.used = call('HINCRBY', d.b, d.field, str(add)) end
+  if add > d.bound then call('HINCRBY', d.b, 'over', str(add - d.bound)) end
+  if told then call('HINCRBY', d.b, 'n', 1) end
+  if d.expiry > 0 and call('PTTL', d.b) == -1 then call('PEXPIREAT', d.b, ARGV[HEAD + i * DRAW]) end
+  reply[#reply + 1] = d.field == 'used' and d.used or window(d.b)
+  reply[#reply + 1] = d.held
 end
 
-if ARGV[5] ~= '' then
+if told then
   call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], '*', 'id', ARGV[1] .. '.' .. ARGV[2], 'r', ARGV[5])
   if ARGV[7] ~= '' then call('XTRIM', KEYS[2], 'MINID', '~', ARGV[7]) end
   call('HINCRBY', KEYS[3], ARGV[8] .. '|n', 1)
   for i, name in ipairs({ '|input', '|output', '|cost' }) do
-    if ARGV[8 + i] ~= '0' then call('HINCRBY', KEYS[3], ARGV[8] .. name, ARGV[8 + i]) end
+    if ARGV[8 + i] ~= '0' then redis.pcall('HINCRBY', KEYS[3], ARGV[8] .. name, ARGV[8 + i]) end  -- a sum that is full stays so
   end
   call('PEXPIRE', KEYS[3], ARGV[12])
 end
 
--- Terminal for good: a late or repeated command can never bring the hold back.
-call('HSET', KEYS[1], 'd:' .. ARGV[2], ARGV[4])
-call('HDEL', KEYS[1], 'h:' .. ARGV[2])
 if ack > low then
-  local upto = math.min(ack, low + 1000)
-  local marks = {}
+  local upto, marks = math.min(ack, low + 1000), {}
   for n = low + 1, upto do marks[#marks + 1] = 'd:' .. str(n) end
   call('HDEL', KEYS[1], unpack(marks))
   call('HSET', KEYS[1], 'low', str(upto))

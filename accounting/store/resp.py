@@ -44,6 +44,8 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._out: list[bytes] = []
         self._transport: asyncio.Transport | None = None
+        self._heard_s = 0.0  # when the server last said something, or had nothing to say
+        self._reply_bytes = 0  # of a reply that is not whole yet
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -51,15 +53,20 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        self._heard_s = self._loop.time()
+        self._reply_bytes += len(data)
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _MORE:
                 if not self._waiting:
                     self._lose("the store sent a reply that nobody asked for")
                     return
+                self._reply_bytes = 0
                 future = self._waiting.popleft()
                 if not future.done():
                     future.set_result(reply)
+            if self._reply_bytes > REPLY_BYTES_MAX:
+                self._lose("the store sent a reply that is too large")
         except hiredis.ProtocolError:
             self._lose("the store does not speak the Redis protocol")
 
@@ -71,6 +78,8 @@ class Connection(asyncio.Protocol):
         if self.closed or len(self._waiting) >= PENDING_MAX:
             msg = "not connected to the store" if self.closed else "too many commands wait for the store"
             raise StoreUnavailableError(msg)
+        if not self._waiting:
+            self._heard_s = self._loop.time()
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows only one-element tuples
@@ -89,6 +98,10 @@ class Connection(asyncio.Protocol):
         if isinstance(reply, hiredis.ReplyError):
             raise StoreReplyError(str(reply))
         return reply
+
+    def silent_s(self) -> float:
+        """For how long the server has owed us an answer and not said a word."""
+        return self._loop.time() - self._heard_s if self._waiting else 0.0
 
     def close(self) -> None:
         """Cut the connection; whoever waits is told."""

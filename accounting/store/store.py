@@ -8,9 +8,10 @@ idempotent by request id. Redis errors that mean "not now" count as unavailable.
 import asyncio
 import contextlib
 import random
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from accounting.store.breaker import Breaker
 from accounting.store.errors import StoreError, StoreReplyError, StoreUnavailableError
@@ -19,9 +20,21 @@ from accounting.store.scripts import Script
 from accounting.store.server import ServerInfo, check_info, read_info
 from accounting.store.url import StoreUrl
 
-_NOT_NOW = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "OOM", "READONLY", "MISCONF")
+_NOT_NOW = (
+    "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "OOM", "READONLY", "MISCONF",
+    "MOVED", "ASK",  # to where we could not follow
+    "NOPERM", "NOAUTH",  # somebody changes the server's users: what is to be settled must not be dropped for that
+)  # fmt: skip
 _WRONG_NODE = ("READONLY", "MASTERDOWN")
 _REDIRECTS_MAX = 4
+_SILENT_S = 1.0
+_IN_SCRIPT = re.compile(
+    r"^ERR Error running script .*: -([A-Z]+) ", re.DOTALL
+)  # how Redis 6 tells what went wrong inside one
+
+_Act: TypeAlias = Callable[
+    [Connection, float, Sequence[str]], Awaitable[Any]
+]  # connection, until_s, what to send before
 
 
 class Store:
@@ -78,30 +91,43 @@ class Store:
             self._connection.close()
 
     async def run(
-        self, script: Script, keys: Sequence[str], args: Sequence[Argument], *, deadline_s: float | None = None
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        *,
+        deadline_s: float | None = None,
+        only_run_id: str | None = None,
     ) -> Any:
-        """Run a script and return its reply. Raises StoreUnavailableError within the deadline, and StoreReplyError."""
-        head = (len(keys), *keys, *args)
+        """Run a script and return its reply. Raises StoreUnavailableError within the deadline, and StoreReplyError.
 
-        async def evaluate(connection: Connection, left_s: float) -> Any:
+        With `only_run_id` it is sent to that server process or to none.
+        """
+        head = (len(keys), *keys, *args)
+        loop = asyncio.get_running_loop()
+
+        async def evaluate(connection: Connection, until_s: float, before: Sequence[str]) -> Any:
+            if only_run_id is not None and only_run_id != self.run_id:
+                msg = "the store is another process than before"
+                raise StoreUnavailableError(msg)
             try:
-                return await connection.call("EVALSHA", script.sha, *head, deadline_s=left_s)
+                return await _ask(connection, before, "EVALSHA", script.sha, *head, until_s=until_s)
             except StoreReplyError as error:
-                if not str(error).startswith("NOSCRIPT"):
+                if not str(error).startswith("NOSCRIPT") or loop.time() >= until_s:
                     raise
-            return await connection.call("EVAL", script.text, *head, deadline_s=left_s)
+            return await _ask(connection, before, "EVAL", script.text, *head, until_s=until_s)
 
         return await self._guarded(evaluate, deadline_s or self.deadline_s)
 
     async def call(self, *command: Argument, deadline_s: float | None = None) -> Any:
         """Run a plain command that may safely be repeated (reads, and writes that set rather than add)."""
 
-        async def plain(connection: Connection, left_s: float) -> Any:
-            return await connection.call(*command, deadline_s=left_s)
+        async def plain(connection: Connection, until_s: float, before: Sequence[str]) -> Any:
+            return await _ask(connection, before, *command, until_s=until_s)
 
         return await self._guarded(plain, deadline_s or self.deadline_s)
 
-    async def _guarded(self, act: Callable[[Connection, float], Awaitable[Any]], deadline_s: float) -> Any:
+    async def _guarded(self, act: _Act, deadline_s: float) -> Any:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         if not self._breaker.allows(began_s):
@@ -116,47 +142,40 @@ class Store:
         except StoreUnavailableError:
             self._breaker.failure(loop.time())
             self.errors_total += 1
+            if self._connection is not None and self._connection.silent_s() > _SILENT_S:
+                self._connection.close()  # whoever is at the other end will not answer any more: a new connection may
             raise
         self._breaker.success()
         self.on_latency(loop.time() - began_s)
         return reply
 
-    async def _attempts(self, act: Callable[[Connection, float], Awaitable[Any]], until_s: float) -> Any:
+    async def _attempts(self, act: _Act, until_s: float) -> Any:
         loop = asyncio.get_running_loop()
         redirects, broken = 0, False
         while True:
             connection = await self._connected(until_s)
             try:
-                return await act(connection, max(0.001, until_s - loop.time()))
+                return await act(connection, until_s, ())
             except StoreUnavailableError:
                 if broken or not connection.closed or loop.time() >= until_s:
                     raise
                 broken = True  # the connection broke at once: one new connection, the same command
             except StoreReplyError as error:
+                code, place = _read_error(str(error), self.url)
                 redirects += 1
-                if redirects > _REDIRECTS_MAX or not self._redirected(str(error), connection):
-                    if str(error).startswith(_NOT_NOW):
-                        msg = f"the store cannot serve now: {str(error).partition(' ')[0]}"
-                        raise StoreUnavailableError(msg) from error
-                    raise
-
-    def _redirected(self, error: str, connection: Connection) -> bool:
-        """Follow MOVED and ASK to the slot's owner, and leave a demoted primary; True if it is worth another try."""
-        words = error.split()
-        if words[0] in ("MOVED", "ASK") and len(words) == 3 and self._moved_to(words[2]):  # noqa: PLR2004 - MOVED slot host:port
-            connection.close()
-            return True
-        if words[0] in _WRONG_NODE:
-            connection.close()
-            self._moved = None
-        return False
-
-    def _moved_to(self, place: str) -> bool:
-        host, _, port = place.rpartition(":")
-        if not port.isdigit() or not self.url.addresses:
-            return False
-        self._moved = replace(self.url.addresses[0], host=host or self.url.addresses[0].host, port=int(port))
-        return True
+                if code == "ASK" and place is not None:
+                    return await _aside(place, act, until_s)
+                if code == "MOVED" and place is not None and redirects <= _REDIRECTS_MAX:
+                    self._moved = place
+                    connection.close()
+                    continue
+                if code in _WRONG_NODE:
+                    connection.close()
+                    self._moved = None
+                if code in _NOT_NOW:
+                    msg = f"the store cannot serve now: {code}"
+                    raise StoreUnavailableError(msg) from error
+                raise
 
     async def _connected(self, until_s: float) -> Connection:
         """Return the open connection, or join the one attempt to open it."""
@@ -184,6 +203,8 @@ class Store:
                 continue
             except StoreUnavailableError as error:
                 failure = error
+                if address == self._moved:
+                    self._moved = None
                 continue
             try:
                 self.info = read_info(await connection.call("INFO", deadline_s=2.0))
@@ -209,6 +230,42 @@ class Store:
         if len(addresses) > 1:
             random.shuffle(addresses)
         return addresses
+
+
+async def _ask(connection: Connection, before: Sequence[str], *command: Argument, until_s: float) -> Any:
+    for word in before:
+        connection.send(word)
+    left_s = until_s - asyncio.get_running_loop().time()
+    return await connection.call(*command, deadline_s=max(0.001, left_s))
+
+
+async def _aside(address: Address, act: _Act, until_s: float) -> Any:
+    """Ask the node that a slot is being moved to, for once: the slot is not its own yet."""
+    connection = await connect(address, timeout_s=max(0.001, until_s - asyncio.get_running_loop().time()))
+    try:
+        return await act(connection, until_s, ("ASKING",))
+    except StoreReplyError as error:
+        code, _ = _read_error(str(error), None)
+        if code in _NOT_NOW:
+            msg = f"the store cannot serve now: {code}"
+            raise StoreUnavailableError(msg) from error
+        raise
+    finally:
+        connection.close()
+
+
+def _read_error(error: str, url: StoreUrl | None) -> tuple[str, Address | None]:
+    """Return an error's code, and for `MOVED slot host:port` and ASK where to go."""
+    if inside := _IN_SCRIPT.match(error):
+        return inside[1], None
+    words = error.split()
+    if len(words) != 3 or words[0] not in ("MOVED", "ASK") or url is None or not url.addresses:  # noqa: PLR2004
+        return words[0] if words else "", None
+    host, _, port = words[2].rpartition(":")
+    if not port.isdigit():
+        return words[0], None
+    known = url.addresses[0]  # a host that the server does not know itself is the one that we asked
+    return words[0], replace(known, host=known.host if host in ("", "?") else host.strip("[]"), port=int(port))
 
 
 def _retrieved(task: asyncio.Task[Connection]) -> None:

@@ -1,0 +1,100 @@
+"""Every order of events of the protocol: no promise breaks; and each of the known mistakes breaks one (A2)."""
+
+import time
+from collections import deque
+
+import pytest
+
+from tests.ledger.protocol import Bounds, Call, Protocol, Rules, World
+
+TWO = (Call(0, 1, 2, 2), Call(1, 1, 2, 2))
+SAME = (Call(0, 1, 2, 2), Call(0, 2, 2, 1))
+THREE = (Call(0, 1, 2, 2), Call(1, 1, 2, 1), Call(0, 2, 1, 1))
+
+
+EXHAUSTED = [
+    pytest.param(TWO[:1], Bounds(), 11_452, id="one call and everything"),
+    pytest.param(TWO, Bounds(rollbacks=0, sends=1), 111_665, id="two sidecars", marks=pytest.mark.slow),
+    pytest.param(
+        SAME, Bounds(lapses=0, crashes=0, sends=1, doubles=False), 98_153, id="a rollback", marks=pytest.mark.slow
+    ),
+]
+
+
+def explore(protocol: Protocol, most: int) -> tuple[int, str | None, list[str]]:
+    """Look at worlds, nearest first; return how many, what is wrong, and the shortest way there."""
+    came: dict[World, tuple[World, str] | None] = {protocol.start: None}
+    ahead = deque([protocol.start])
+    while ahead:
+        world = ahead.popleft()
+        if wrong := protocol.wrong(world):
+            path, at = [], came[world]
+            while at is not None:
+                path.append(at[1])
+                at = came[at[0]]
+            return len(came), wrong, path[::-1]
+        if len(came) < most:
+            for name, after in protocol.moves(world):
+                if after not in came:
+                    came[after] = (world, name)
+                    ahead.append(after)
+    return len(came), None, []
+
+
+@pytest.mark.parametrize(("calls", "bounds", "all_of_them"), EXHAUSTED)
+def test_the_explorer_sees_all_there_is(calls, bounds, all_of_them):
+    """These cases are looked at to the end, not to a number."""
+    count, wrong, path = explore(Protocol(calls, Rules(), bounds), 10**9)
+    assert wrong is None, f"{wrong}: {path}"
+    assert count == all_of_them
+
+
+SOUND = [
+    pytest.param(TWO, Bounds(rollbacks=0, sends=1), 15_000, id="two sidecars"),
+    pytest.param(SAME, Bounds(lapses=0, crashes=0, sends=1, doubles=False), 20_000, id="a rollback"),
+    pytest.param(TWO, Bounds(rollbacks=0, crashes=0, lapses=0, rollovers=1, sends=1), 12_000, id="a period ends"),
+    pytest.param(TWO, Bounds(), 150_000, id="everything", marks=pytest.mark.slow),
+    pytest.param(SAME, Bounds(), 100_000, id="everything in one sidecar", marks=pytest.mark.slow),
+    pytest.param(THREE, Bounds(), 2_000_000, id="three calls", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+]
+
+
+@pytest.mark.parametrize(("calls", "bounds", "most"), SOUND)
+def test_no_order_of_events_breaks_a_promise(calls, bounds, most):
+    began = time.monotonic()
+    count, wrong, path = explore(Protocol(calls, Rules(), bounds), most)
+    print(f"{count} states in {time.monotonic() - began:.1f} s")
+    assert wrong is None, f"{wrong}: {path}"
+
+
+SMALL = Bounds(lapses=0, rollbacks=0, crashes=0, sends=2)
+MISTAKES = [
+    pytest.param("tombstone", TWO[:1], SMALL, "I7", id="no tombstone"),
+    pytest.param("dedupe", TWO[:1], SMALL, "P3", id="no dedupe"),
+    pytest.param("keyed_periods", TWO[:1], SMALL._replace(rollovers=1), "P8", id="a reset of the key"),
+    pytest.param("replay_by_id", TWO[:1], SMALL._replace(rollbacks=1, sends=1), "P1", id="a total seeded anew"),
+    pytest.param("expiry_with_hold", TWO[:1], SMALL._replace(crashes=1), "P5", id="an expiry of its own"),
+    pytest.param("clamp", (Call(0, 1, 2, 3),), SMALL, "P2", id="no clamp"),
+    pytest.param(
+        "trusted_ack",
+        SAME,
+        SMALL._replace(rollbacks=1, sends=1, doubles=False, losses=False),
+        "I3",
+        id="an ack that outlives the store",
+    ),
+    pytest.param(
+        "remembers", TWO, SMALL._replace(lapses=1, sends=1, losses=False), "P1", id="no memory of what lapsed"
+    ),
+    pytest.param(
+        "adopt", TWO, SMALL._replace(rollbacks=1, sends=1, doubles=False, losses=False), "P1", id="no learning"
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "calls", "bounds", "promise"), MISTAKES)
+def test_a_known_mistake_breaks_a_promise(rule, calls, bounds, promise):
+    count, wrong, path = explore(Protocol(calls, Rules()._replace(**{rule: False}), bounds), 200_000)
+    print(f"{count} states: {wrong}: {path}")
+    assert (wrong or "").startswith(promise), (wrong, path)
+    sound, fine, way = explore(Protocol(calls, Rules(), bounds), 3_000)
+    assert fine is None, (sound, fine, way)

@@ -1,0 +1,137 @@
+"""A store that lost writes, script by script: whom it asks, what it takes back, and what it does not."""
+
+import pytest
+
+from tests.ledger.scenes import RUN, START, TTL, draw
+
+EPOCH = "e"
+
+
+def learn(scene, run: str = "run2", remembered: str = EPOCH) -> int:
+    return scene.lua.generation(run, 6_000, 15_000, "other", remembered)[1]
+
+
+def extend(scene, seq: int, amount: int, run: str = "run2"):
+    return scene.lua.extend(run, "s", TTL, [(seq, 5, [("b1", "total", amount)])], expiry=START + 10**10)
+
+
+def lose_holds(scene) -> None:
+    for name in scene.lua.redis("KEYS", "b:{t}:[bxs]:*"):
+        scene.lua.redis("DEL", name)
+
+
+def test_a_hold_that_is_missing_is_taken_back_without_asking_for_room(scene):
+    seq = scene.hold(100, 60)
+    lose_holds(scene)
+    assert learn(scene) == START + 6_000
+    assert extend(scene, seq, 60)[2:] == [START + 6_000]
+    assert scene.used_and_held() == (0, 60)
+    assert extend(scene, seq, 60)[3:] == []
+    assert scene.used_and_held() == (0, 60), "and once"
+
+
+def test_a_hold_that_expired_and_was_not_cleared_away_is_counted_once(scene):
+    seq = scene.hold(100, 60)
+    scene.lua.now = START + TTL + 1
+    learn(scene)
+    assert extend(scene, seq, 60)[3:] == []
+    assert scene.used_and_held() == (0, 60)
+    assert scene.lua.read([draw(100)])[3] == 60
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_late_heartbeat_does_not_bring_back_a_call_that_is_over(scene, forgotten):
+    seq = scene.hold(100, 60)
+    scene.settle(seq, 60, 5)
+    if forgotten:
+        scene.settle(seq + 1, 0, 0, ack=seq)
+    learn(scene)
+    assert extend(scene, seq, 60)[3:] == [str(seq).encode()]
+    assert scene.used_and_held()[1] == 0
+
+
+def test_a_hold_that_is_missing_is_lost_when_nothing_is_learnt(scene):
+    seq = scene.hold(100, 60)
+    lose_holds(scene)
+    assert extend(scene, seq, 60, run=RUN)[2:] == [0, str(seq).encode()]
+    assert scene.used_and_held() == (0, 0)
+
+
+def test_nothing_is_admitted_on_a_hard_budget_until_it_has_learnt(scene):
+    scene.hold(100, 1)
+    learn(scene)
+    for binds, verdict in ((True, b"LEARN"), (False, b"OK")):
+        reply = scene.lua.reserve("run2", 0, "s", 50 + binds, TTL, scene_ask(binds))
+        assert reply[0] == verdict
+    scene.lua.now = START + 6_000
+    assert scene.lua.reserve("run2", 0, "s", 60, TTL, scene_ask(True))[0] == b"OK"
+
+
+def scene_ask(binds: bool):
+    from tests.ledger.model import Ask
+
+    return Ask((draw(100, 1, binds=binds),))
+
+
+def test_whoever_has_not_met_the_server_is_told_so_first(scene):
+    scene.hold(100, 1)
+    assert scene.lua.reserve("run2", 0, "s", 9, TTL, scene_ask(True)) == [b"GEN", START]
+    assert scene.lua.extend("run2", "s", TTL, []) == [b"GEN", START]
+
+
+@pytest.mark.parametrize(
+    ("sessions", "remembered", "learns"),
+    [([], "", False), ([0], "", True), ([15_000], "", True), ([15_001], "", False), ([], EPOCH, True)],
+)
+def test_there_is_something_to_learn_only_where_somebody_lives(scene, sessions, remembered, learns):
+    for ago in sessions:
+        scene.lua.redis("ZADD", "b:{t}:sess", START - ago, f"sid{ago}")
+    assert bool(learn(scene, remembered=remembered)) == learns
+
+
+def test_a_store_that_lost_even_its_epoch_learns_though_its_process_is_known(scene):
+    assert learn(scene, run=RUN) == 0
+    assert learn(scene, run=RUN, remembered="an epoch that is gone") == START + 6_000
+
+
+def test_our_own_store_learns_nothing(scene):
+    scene.hold(100, 1)
+    assert scene.lua.generation("run2", 0, 15_000, "x", EPOCH)[1] == 0
+
+
+@pytest.mark.parametrize("who", ["reserve", "extend"])
+def test_a_leap_of_the_clock_under_living_sessions_is_a_loss(scene, who):
+    """All leases seem to have ended at once: they are asked for again before others take their room."""
+    seq = scene.hold(100, 60)
+    scene.lua.now = START + 600_000 + 51
+    reply = (
+        scene.lua.reserve(RUN, 0, "z", 1, TTL, scene_ask(True)) if who == "reserve" else extend(scene, seq, 60, run=RUN)
+    )
+    assert reply[0] == b"GEN"
+    learn(scene, run=RUN)
+    assert extend(scene, seq, 60, run=RUN)[3:] == []
+    assert scene.used_and_held() == (0, 60)
+
+
+def test_an_hour_without_a_call_is_no_leap(scene):
+    """Heartbeats and new sidecars move the clock on."""
+    scene.hold(100, 60)
+    for _ in range(720):
+        scene.lua.now += 5_000
+        assert scene.lua.extend(RUN, "s", TTL, [])[0] == b"OK"
+    scene.lua.now += 3_600_000
+    scene.lua.generation(RUN, 6_000, 15_000, "x", "")
+    assert scene.reserve(draw(100, 100))[0] == b"OK"
+
+
+@pytest.mark.parametrize("way", ["settled", "released", "expired"])
+def test_a_hold_of_nothing_ends_like_any_other(scene, way):
+    """-0 is not an integer to the server: a script that subtracts nothing must not fail half-way."""
+    seq = scene.hold(100, 0)
+    if way == "expired":
+        scene.lua.now = START + TTL
+        assert scene.reserve(draw(100, 0))[0] == b"OK"
+        scene.settle(scene.seq, 0, 0)
+    else:
+        assert scene.settle(seq, 0 if way == "settled" else -1, 0)[0] == b"OK"
+    assert scene.lua.counters("b1", "total")[1] == {}
