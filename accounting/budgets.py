@@ -73,6 +73,11 @@ class Caller:
         return (*own, *(f"tag:{tag}" for tag in self.tags), f"tenant:{self.tenant}")
 
 
+def qualified(targets: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """Subjects of models named with their provider. `model:*` is not for these: each such model has a plain name, too."""
+    return frozenset(f"model:{provider}/{model}" for provider, model in targets)
+
+
 def route_subjects(targets: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Subjects of the targets that may be tried, each (provider, upstream model): `model:` with and without provider."""
     found: dict[str, None] = {}
@@ -107,15 +112,15 @@ class BudgetBook:
         """Every budget, defaults as they are written (`user:*`)."""
         return [budget for group in self._by_subject.values() for budget in group]
 
-    def for_subjects(self, subjects: Iterable[str]) -> list[Budget]:
+    def for_subjects(self, subjects: Iterable[str], *, no_default: frozenset[str] = frozenset()) -> list[Budget]:
         """Budgets that these subjects draw on, in their order; a default where a subject has none of its own."""
         found: list[Budget] = []
         for subject in subjects:
             own = self._by_subject.get(subject)
             if own is not None:
                 found.extend(own)
-                continue
-            found.extend(self._default(subject))
+            elif subject not in no_default:
+                found.extend(self._default(subject))
         return found
 
     def _default(self, subject: str) -> list[Budget]:

@@ -5,6 +5,7 @@ provider began on is given back.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class Receipt:
     def record(self) -> bytes:
         """Return the usage record, as JSON."""
         usage = self.usage
-        return orjson.dumps({
+        return _json({
             "id": self.request_id, "key": self.caller.key, "user": self.caller.user, "team": self.caller.team,
             "org": self.caller.org, "tags": self.caller.tags, "model": self.model, "provider": self.provider,
             "upstream_model": self.upstream_model, "response_model": self.response_model,
@@ -166,6 +167,14 @@ async def charged(
         yield charge
     finally:
         charge.close()
+
+
+def _json(record: dict[str, Any]) -> bytes:
+    """Return JSON whatever a provider named its model: a record that cannot be written must not cost us the settlement."""
+    try:
+        return orjson.dumps(record)
+    except TypeError:
+        return json.dumps(record).encode()
 
 
 def _sum(attempts: list[Attempt], usages: list[Usage]) -> tuple[Usage, int | None, str | None]:

@@ -59,6 +59,7 @@ def usage_from_openai(usage: Mapping[str, Any], *, service_tier: str | None = No
         reasoning=min(reasoning, output),
         audio_output=min(_count(details_out, "audio_tokens"), output),
         service_tier=service_tier,
+        estimated=usage.get("estimated") is True,  # our own word for it, where a translator had to count
     )
 
 

@@ -4,22 +4,23 @@ One hold covers the dearest of all targets that may be tried. Where the budget i
 suffices; near it, the tokens are counted.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from accounting.ask import Ask, Worst, draws_for
-from accounting.budgets import Budget, BudgetBook, Caller, route_subjects
+from accounting.ask import Ask, Draw, Worst, draws_for
+from accounting.budgets import Budget, BudgetBook, Caller, qualified, route_subjects
 from accounting.prices.ceilings import max_output
 from accounting.prices.price import Price
 from accounting.prices.table import PriceBook
 from accounting.tokens.counter import upper_bound
 from proxy.asked import Asked, unbounded_cost
-from proxy.config.policy import Admission
+from proxy.config.policy import Admission, Limit
 from proxy.errors import ClientError
-from proxy.limits import LimitBook
+from proxy.limits import LimitBook, concurrency, rates
 from proxy.upstreams import Target
 
+STANDINGS_MAX = 4096
 FAR = 50  # a call whose cheap bound is less than this part of every limit need not be counted exactly
 
 
@@ -35,6 +36,18 @@ class Terms:
     ceilings: tuple[int, ...]
     clamps: bool
     input_tokens: int
+    worst: Worst  # of the dearest target
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What is the same for every call of a caller to the same targets."""
+
+    budgets: tuple[Budget, ...]
+    limits: tuple[tuple[str, Limit], ...]
+    at_once: tuple[Draw, ...]
+    ceilings: tuple[int, ...]
+    costs: bool  # some budget in USD binds
 
 
 class Admitter:
@@ -44,10 +57,12 @@ class Admitter:
         self, book: BudgetBook, limits: LimitBook, prices: PriceBook, policy: Admission, ceilings: Mapping[str, int]
     ) -> None:
         self.book, self._limits, self._prices, self._policy, self._ceilings = book, limits, prices, policy, ceilings
+        self._standings: dict[tuple[Caller, tuple[tuple[str, str], ...]], _Standing] = {}
 
     def budgets(self, caller: Caller, targets: Iterable[Target]) -> list[Budget]:
         """Return the budgets that a call draws on: the caller's, then those of the models that may be tried."""
-        return self.book.for_subjects((*caller.subjects(), *route_subjects(t.names for t in targets)))
+        routes = [target.names for target in targets]
+        return self.book.for_subjects((*caller.subjects(), *route_subjects(routes)), no_default=qualified(routes))
 
     def price(self, target: Target) -> Price | None:
         """Return the price of a target by the configuration and the table; None if nobody names one."""
@@ -56,41 +71,49 @@ class Admitter:
 
     def terms(self, asked: Asked, caller: Caller, targets: Sequence[Target], input_tokens: int) -> Terms:
         """Return the terms for so much input. Raises ClientError 400: unbounded_cost, unknown_price."""
-        budgets = self.budgets(caller, targets)
-        costs = any(budget.unit == "usd" and budget.binds for budget in budgets)
-        if costs and asked.unbounded is not None:
+        standing = self._standing(caller, targets)
+        if standing.costs and asked.unbounded is not None:
             raise unbounded_cost(asked.unbounded)
-        prices = tuple(self._priced(target, costs=costs) for target in targets)
-        ceilings = tuple(self._ceiling(target) for target in targets)
+        prices = tuple(self._priced(target, costs=standing.costs) for target in targets)
         worst = _worst(asked, prices, input_tokens)
-        wanted, least = self._output(asked, max(ceilings))
-        share = (
-            0
-            if asked.limit is not None or asked.operation == "embeddings"
-            else round(self._policy.unbounded_share * 1000)
-        )
-        routes = [target.names for target in targets]
-        draws = draws_for(budgets, worst) + self._limits.concurrency(caller, routes)
+        wanted, least = self._output(asked, max(standing.ceilings))
+        bounded = asked.limit is not None or asked.operation == "embeddings"
+        draws = draws_for(standing.budgets, worst) + standing.at_once
         ask = Ask(
             draws=draws,
-            rates=self._limits.rates(caller, worst, routes),
+            rates=rates(standing.limits, worst),
             wanted=wanted,
             least=least,
-            share_permille=share,
+            share_permille=0 if bounded else round(self._policy.unbounded_share * 1000),
         )
         clamps = any(draw.per_output > 0 and draw.budget.binds for draw in draws)
-        return Terms(ask=ask, prices=prices, ceilings=ceilings, clamps=clamps, input_tokens=input_tokens)
+        return Terms(ask=ask, prices=prices, ceilings=standing.ceilings, clamps=clamps, input_tokens=input_tokens, worst=worst)
 
-    def bound(self, asked: Asked, caller: Caller, targets: Sequence[Target]) -> tuple[int, bool]:
-        """Return a bound of the input tokens that costs no counting, and whether it is good enough for this caller."""
+    def bound(self, asked: Asked, caller: Caller, targets: Sequence[Target]) -> tuple[Terms, bool]:
+        """Return the terms for a bound of the input that costs no counting, and whether that is good enough for this caller."""
         models = {target.model for target in targets}
-        tokens = max(upper_bound(asked.operation, asked.body, model) for model in models)
-        terms = self.terms(asked, caller, targets, tokens)
+        terms = self.terms(asked, caller, targets, max(upper_bound(asked.operation, asked.body, m) for m in models))
         if any(rate.what == "tokens" for rate in terms.ask.rates):
-            return tokens, False  # nothing of it is given back when the call turns out smaller
-        return tokens, all(
-            d.fixed * FAR <= d.budget.limit for d in terms.ask.draws if d.budget.binds and _counts_input(d.budget)
-        )
+            return terms, False  # nothing of it is given back when the call turns out smaller
+        draws = (d for d in terms.ask.draws if d.budget.binds and _counts_input(d.budget))
+        return terms, all(d.fixed * FAR <= d.budget.limit for d in draws)
+
+    def _standing(self, caller: Caller, targets: Sequence[Target]) -> _Standing:
+        routes = tuple(target.names for target in targets)
+        known = self._standings.get((caller, routes))
+        if known is None:
+            if len(self._standings) >= STANDINGS_MAX:  # callers may be as many as there are people
+                self._standings.clear()
+            budgets = tuple(self.budgets(caller, targets))
+            limits = tuple(self._limits.of(caller, routes))
+            known = self._standings[caller, routes] = _Standing(
+                budgets=budgets,
+                limits=limits,
+                at_once=concurrency(limits),
+                ceilings=tuple(self._ceiling(target) for target in targets),
+                costs=any(budget.unit == "usd" and budget.binds for budget in budgets),
+            )
+        return known
 
     def _priced(self, target: Target, *, costs: bool) -> Price | None:
         price = self.price(target)
@@ -125,14 +148,14 @@ class Admitter:
 
 
 def _worst(asked: Asked, prices: Sequence[Price | None], input_tokens: int) -> Worst:
-    def most(cost: Callable[[Price], int]) -> int:
-        return max((cost(price) for price in prices if price is not None), default=0)
-
+    input_nanousd = output_nanousd = 0
+    for price in prices:
+        if price is not None:
+            worst_input = price.worst_input_nanousd(input_tokens, asked.service_tier) + price.per_request
+            input_nanousd = max(input_nanousd, worst_input)
+            output_nanousd = max(output_nanousd, price.worst_output_nanousd_per_token(input_tokens, asked.service_tier))
     return Worst(
-        input_tokens=input_tokens,
-        input_nanousd=most(lambda p: p.worst_input_nanousd(input_tokens, asked.service_tier) + p.per_request),
-        output_nanousd=most(lambda p: p.worst_output_nanousd_per_token(input_tokens, asked.service_tier)),
-        choices=asked.choices,
+        input_tokens=input_tokens, input_nanousd=input_nanousd, output_nanousd=output_nanousd, choices=asked.choices
     )
 
 

@@ -97,6 +97,7 @@ def _object(raw: bytes) -> JSON:
     except orjson.JSONDecodeError:
         try:
             body = json.loads(raw)  # integers beyond 64 bits are JSON too
+            json.dumps(body, ensure_ascii=False).encode()  # half of a surrogate pair is not text
         except (ValueError, RecursionError) as error:
             raise bad_body("We could not parse the JSON body of your request.") from error
     if not isinstance(body, dict):

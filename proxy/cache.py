@@ -50,7 +50,10 @@ class AnswerCache:
             return None
         caller = principal.caller
         places = sorted(target.place for target in targets)
-        body = orjson.dumps(asked.body, option=orjson.OPT_SORT_KEYS)
+        try:
+            body = orjson.dumps(asked.body, option=orjson.OPT_SORT_KEYS)
+        except TypeError:  # an integer beyond 64 bits
+            return None
         who = [_VERSION, caller.tenant, caller.key, caller.user, caller.team, asked.operation, places]
         return hashlib.sha256(orjson.dumps(who) + b"\n" + body).hexdigest()
 

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from adapters.errors import AdapterError, UpstreamError
+from adapters.exact import dumps_exact
 
 INVALID = "invalid_request_error"
 
@@ -33,7 +32,7 @@ class ClientError(Exception):
     def body(self) -> bytes:
         """Return the four-key error object as JSON."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code, **self.extra}
-        return orjson.dumps({"error": error})
+        return dumps_exact({"error": error})  # a provider's own words may hold what orjson refuses
 
 
 def from_adapter(error: AdapterError) -> ClientError:

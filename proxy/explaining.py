@@ -71,8 +71,8 @@ async def explain(
     if not targets:
         raise model_not_found(asked.model)
     bound, far = rules.admitter.bound(asked, principal.caller, targets)
-    counted = min(bound, max(count_input(operation, asked.body, target.model) for target in targets))
-    terms = rules.admitter.terms(asked, principal.caller, targets, bound if far else counted)
+    counted = min(bound.input_tokens, max(count_input(operation, asked.body, target.model) for target in targets))
+    terms = bound if far else rules.admitter.terms(asked, principal.caller, targets, counted)
     ask = terms.ask
     balances = await Reader(store).balances([draw.budget for draw in ask.draws], now_ms)
     tats = [float(await store.call("GET", store.key("q", rate.subject, rate.what)) or 0) for rate in ask.rates]

@@ -57,12 +57,11 @@ class Admitted:
     def notes(self) -> dict[str, object]:
         """Return what the journal needs to charge the call after a crash; no prompt."""
         caller, (provider, model) = self.principal.caller, self.targets[0].names
-        price = self.terms.prices[0]
+        worst = self.terms.worst
         return {
             "key": caller.key, "user": caller.user, "team": caller.team, "provider": provider, "model": model,
             "asked": self.asked.model, "input": self.terms.input_tokens, "choices": self.asked.choices,
-            "output_nanousd": price.worst_output_nanousd_per_token(self.terms.input_tokens) if price else 0,
-            "input_nanousd": price.worst_input_nanousd(self.terms.input_tokens) if price else 0,
+            "output_nanousd": worst.output_nanousd, "input_nanousd": worst.input_nanousd,
         }  # fmt: skip
 
 
@@ -170,6 +169,8 @@ class Gateway:
         if (request.content_length or 0) > self.server.max_body_bytes:
             raise too_large  # before a byte of it is read
         try:
+            if request.content.is_eof():  # it came with the head, as most do
+                return await request.read()
             async with asyncio.timeout(self.server.body_seconds):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge as error:
@@ -192,12 +193,11 @@ class Gateway:
         return targets
 
     async def _terms(self, rules: Rules, asked: Asked, principal: Principal, targets: list[Target]) -> Terms:
-        tokens, far = rules.admitter.bound(asked, principal.caller, targets)
-        if not far:
-            models = {target.model for target in targets}
-            counts = [await _counted(asked, model) for model in models]
-            tokens = min(tokens, max(counts))
-        return rules.admitter.terms(asked, principal.caller, targets, tokens)
+        terms, far = rules.admitter.bound(asked, principal.caller, targets)
+        if far:
+            return terms
+        counts = [await _counted(asked, model) for model in {target.model for target in targets}]
+        return rules.admitter.terms(asked, principal.caller, targets, min(terms.input_tokens, max(counts)))
 
     async def _charged(self, request: web.BaseRequest, admitted: Admitted) -> web.StreamResponse:
         asked, caller, terms = admitted.asked, admitted.principal.caller, admitted.terms

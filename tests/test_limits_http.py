@@ -10,7 +10,7 @@ from accounting.ask import Worst
 from accounting.budgets import Caller
 from proxy.config.policy import Limit
 from proxy.fake import Script
-from proxy.limits import LimitBook
+from proxy.limits import LimitBook, rates
 from tests.sidecars import HELLO, KEY, house
 
 BOB = "sk-bob-0123456789abcdef0123456789"
@@ -32,15 +32,15 @@ def book(*rows):
         ([("model:m", 4)], [("p", "m")], {"model:m": 4}),
         ([("model:p/m", 4)], [("p", "m"), ("q", "m")], {"model:p/m": 4}),
         ([("model:*", 4)], [("p", "m"), ("q", "n")], {"model:m": 4, "model:n": 4}),
-        ([("model:m", 4), ("model:*", 9)], [("p", "m"), ("p", "org/n")], {"model:m": 4}),
+        ([("model:m", 4), ("model:*", 9)], [("p", "m"), ("p", "org/n")], {"model:m": 4, "model:org/n": 9}),
         ([("provider:*", 4)], [("p", "m"), ("p", "n")], {"provider:p": 4}),
         ([("tenant:default", 4)], [], {"tenant:default": 4}),
     ],
 )
 def test_a_call_counts_against_its_callers_limits_and_those_of_its_models(rows, routes, expected):
     caller = Caller(key="k", user="u", team="t")
-    rates = book(*rows).rates(caller, Worst(input_tokens=1, input_nanousd=0, output_nanousd=0), routes)
-    assert {rate.subject: rate.limit for rate in rates} == expected
+    found = rates(book(*rows).of(caller, routes), Worst(input_tokens=1, input_nanousd=0, output_nanousd=0))
+    assert {rate.subject: rate.limit for rate in found} == expected
 
 
 async def test_requests_per_minute_refuse_with_openais_headers_and_a_true_wait(store, tmp_path):
