@@ -10,6 +10,7 @@ import resource
 import stat
 import subprocess
 import sys
+import threading
 
 import orjson
 import pytest
@@ -33,6 +34,8 @@ from accounting.journal.format import (
     encode,
     encode_seq,
     header,
+    put,
+    put_all,
 )
 from accounting.journal.reading import Story, read_story
 from accounting.journal.recovery import Recovery
@@ -159,6 +162,65 @@ def test_a_file_read_in_any_pieces_gives_the_same(sizes):
     assert (decoder.sid, records, decoder.good_bytes) == (SID, RECORDS, len(FILE))
 
 
+class Watched(bytearray):
+    """Remembers what was in it after each copy."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.states = []
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, value)
+        self.states.append(bytes(self))
+
+
+def test_a_record_is_there_only_when_all_of_it_is():
+    begun = header(SID) + encode(*RECORDS[0])
+    data = Watched(begun + bytes(100))
+    put(data, len(begun), *RECORDS[1])
+    assert [decode(state)[1] for state in data.states] == [RECORDS[:1]]
+    assert decode(data) == (SID, RECORDS[:2], len(begun) + len(encode(*RECORDS[1])))
+
+
+def test_records_that_belong_together_are_all_there_or_none():
+    data = Watched(header(SID) + bytes(len(FILE)))
+    put_all(data, len(header(SID)), FILE[len(header(SID)) :])
+    assert [decode(state)[1] for state in data.states] == [[], RECORDS]
+
+
+def test_a_head_that_lacks_any_of_its_bytes_ends_the_log():
+    record = encode(ADMITTED, b"x" * 0x102)
+    written = [at for at in range(9) if record[at]]
+    assert len(written) >= 6
+    assert decode(FILE + encode(ADMITTED, b"")) == (SID, RECORDS, len(FILE))
+    for missing in itertools.chain.from_iterable(
+        itertools.combinations(written, n) for n in range(1, len(written) + 1)
+    ):
+        torn = bytearray(record)
+        for at in missing:
+            torn[at] = 0
+        assert decode(FILE + torn + bytes(100)) == (SID, RECORDS, len(FILE))
+
+
+@pytest.mark.parametrize(
+    ("data", "warned", "unreadable"),
+    [
+        (FILE, False, False),
+        (FILE + bytes(5000), False, False),
+        (bytes(5000), False, False),
+        (FILE + bytes(5000) + b"x", True, False),
+        (FILE + b"x", True, False),
+        (b"x" * 500 + bytes(500), True, True),
+    ],
+    ids=["full", "prepared", "not_begun", "something_behind_zeros", "torn", "foreign"],
+)
+def test_zeros_at_the_end_are_room_and_anything_else_is_told(tmp_path, caplog, data, warned, unreadable):
+    (tmp_path / "00000001.log").write_bytes(data)
+    story = read_story([tmp_path / "00000001.log"], SID)
+    assert bool(caplog.records) == warned
+    assert story.unreadable == unreadable
+
+
 # what a crash comes to
 
 
@@ -211,21 +273,22 @@ class Clock:
 
 
 class BadDisk(Disk):
-    """Fails as it is told: `room_bytes` are left, `write_error` and `sync_error` are raised, `short` writes one byte at a time."""
+    """Fails as it is told: `room_bytes` are left, `write_error` and `sync_error` are raised."""
 
     def __init__(self):
-        self.room_bytes, self.short = 10**9, False
+        self.room_bytes = 10**9
         self.write_error = self.sync_error = None
         self.synced = 0
 
-    def write(self, fd, data):
+    def allocate(self, fd, start, size_bytes):
         if self.write_error:
             raise OSError(self.write_error, os.strerror(self.write_error))
-        if not self.room_bytes:
+        if size_bytes > self.room_bytes:
+            if self.room_bytes:
+                super().allocate(fd, start, self.room_bytes)  # as a real one may: it takes what there is
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        wrote = super().write(fd, data[: 1 if self.short else self.room_bytes])
-        self.room_bytes -= wrote
-        return wrote
+        super().allocate(fd, start, size_bytes)
+        self.room_bytes -= size_bytes
 
     def sync(self, fd):
         if self.sync_error:
@@ -256,6 +319,18 @@ def opened(tmp_path):
 def told(journal):
     """What is on the disk now."""
     return read_story(sorted((journal.folder / journal.sid).glob("*.log")), journal.sid)
+
+
+def until_refused(journal, why):
+    """Admit calls until no more are; return those that were."""
+    seq = 1
+    with contextlib.suppress(JournalError):
+        while seq < 500:
+            journal.admitted(note(seq))
+            seq += 1
+    assert seq < 500
+    assert why in journal.fault
+    return list(range(1, seq))
 
 
 def logs(journal):
@@ -377,57 +452,49 @@ def test_a_record_too_large_to_be_read_back_is_not_written(opened):
     assert journal.healthy
 
 
-def test_short_writes_are_written_on(opened):
-    disk = BadDisk()
-    disk.short = True
-    journal = opened(disk=disk)
-    journal.admitted(note(1))
-    assert list(told(journal).open) == [1]
-
-
 def test_a_full_disk_stops_admissions_and_its_reserve_takes_the_settlements(opened, tmp_path):
     class Full(BadDisk):
-        def write(self, fd, data):
+        def allocate(self, fd, start, size_bytes):
             if not reserve.exists() and not self.freed:
                 self.freed, self.room_bytes = True, SMALL.reserve_bytes
-            return super().write(fd, data)
+            super().allocate(fd, start, size_bytes)
 
     reserve = tmp_path / "journal" / SID / "reserve"
     disk = Full()
     disk.freed = True
     journal = opened(disk=disk)
     assert reserve.stat().st_size == SMALL.reserve_bytes
-    journal.admitted(note(1))
     disk.freed, disk.room_bytes = False, 20  # half of a record fits
-    journal.settled(settlement(1).dump())
-    assert told(journal).settled == {1: settlement(1).dump()}
+    admitted = until_refused(journal, "full")
+    for seq in admitted:
+        journal.settled(settlement(seq).dump())
+    assert logs(journal) == ["00000001.log"]  # a new one would begin with a copy of all open calls
+    assert told(journal).settled == {seq: settlement(seq).dump() for seq in admitted}
     with pytest.raises(JournalError, match="full"):
-        journal.admitted(note(2))
+        journal.admitted(note(999))
 
 
 async def test_admissions_begin_again_when_there_is_room(opened):
     disk = BadDisk()
     journal = opened(disk=disk)
-    journal.admitted(note(1))
     disk.room_bytes = 0
-    journal.settled(settlement(1).dump())  # no room at all: it is not written, and nothing is torn
+    admitted = until_refused(journal, "full")
+    journal.settled(settlement(1).dump()[:-1] + b" " * 500 + b"]")  # no room at all: nothing of it is written
     assert not journal.healthy
-    assert list(told(journal).open) == [1]
+    assert list(told(journal).open) == admitted
     disk.room_bytes = 3 * SMALL.reserve_bytes
     async with asyncio.timeout(10):
         while not journal.healthy:
             await asyncio.sleep(0.02)
-    journal.admitted(note(2))
-    assert set(told(journal).open) == {1, 2}
+    journal.admitted(note(999))
+    assert set(told(journal).open) == {*admitted, 999}
 
 
 def test_a_broken_disk_stops_admissions_for_good(opened):
     disk = BadDisk()
     journal = opened(disk=disk)
-    journal.admitted(note(1))
     disk.write_error = errno.EIO
-    with pytest.raises(JournalError, match="Input/output"):
-        journal.admitted(note(2))
+    until_refused(journal, "Input/output")
     journal.settled(settlement(1).dump())  # does not raise
     disk.write_error = None
     assert "start Bursar anew" in journal.fault
@@ -455,6 +522,101 @@ def test_policy_always_makes_durable_before_it_returns(opened):
     disk.sync_error = errno.EIO
     with pytest.raises(JournalError):
         journal.admitted(note(2))
+
+
+def test_the_disk_space_of_a_file_is_taken_when_it_is_made_and_given_back_at_its_end(opened):
+    journal = opened(sizes=Sizes())
+    journal.admitted(note(1))
+    path = journal.folder / SID / "00000001.log"
+    assert path.stat().st_blocks * 512 >= path.stat().st_size >= Sizes().segment_bytes
+    journal.close()
+    assert path.stat().st_size == journal.size_bytes
+    assert list(told(journal).open) == [1]
+
+
+async def test_the_next_file_is_made_before_it_is_needed_and_not_by_whoever_fills_it(opened):
+    class Noting(BadDisk):
+        def allocate(self, fd, start, size_bytes):
+            super().allocate(fd, start, size_bytes)
+            takers.append(threading.current_thread().name)
+
+    takers, seq = [], 0
+    journal = opened(disk=Noting(), sizes=Sizes(segment_bytes=256 * 1024))
+    takers.clear()
+    for number in (1, 2, 3):
+        while len(logs(journal)) == number:
+            seq += 1
+            journal.admitted(note(seq))
+            journal.settled(settlement(seq).dump())
+            if journal._segments[-1].left_bytes < 100 * 1024:
+                async with asyncio.timeout(10):
+                    while len(takers) < number:
+                        await asyncio.sleep(0.01)
+    assert takers == ["journal"] * 3
+    assert set(told(journal).settled) == set(range(1, seq + 1))
+    journal.close()
+    assert {path.name for path in (journal.folder / SID).iterdir()} == {*logs(journal), "lock"}
+
+
+def test_a_disk_without_room_for_a_whole_file_gets_a_smaller_one(opened):
+    disk = BadDisk()
+    disk.room_bytes = 200 * 1024
+    journal = opened(disk=disk, sizes=Sizes(reserve_bytes=64 * 1024))
+    assert journal.healthy
+    assert disk.room_bytes == (200 - 64 - 128) * 1024
+    assert (journal.folder / SID / "00000001.log").stat().st_size == 128 * 1024
+
+
+_KILLED = """
+import sys
+from pathlib import Path
+from accounting.journal.format import Progress
+from accounting.journal.writer import FileJournal, Sizes
+from accounting.settlement import Settlement, Spent
+journal = FileJournal(Path(sys.argv[1]), "5" * 32, sizes=Sizes(segment_bytes=8192))
+journal.open()
+journal.admitted({"seq": 1, "rows": []})
+journal.progress(1, Progress(seq=1, input_tokens=1, output_tokens=77, cost_nanousd=1).dump())
+for seq in range(2, 10**9):
+    journal.admitted({"seq": seq, "rows": [], "text": "x" * 300})
+    journal.settled(Settlement(seq=seq, rows=(), spent=Spent(record=b"{}")).dump())
+    sys.stdout.write("%d\\n" % seq)
+    sys.stdout.flush()
+"""
+
+
+@pytest.mark.parametrize("after", [2, 31, 400])
+def test_a_kill_9_loses_nothing_that_was_written(tmp_path, after):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _KILLED, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    told_of = [process.stdout.readline() for _ in range(after)]
+    process.kill()
+    told_of += process.stdout.read().splitlines()
+    last = int(told_of[-1])
+    process.wait()
+    process.stdout.close()
+    story = read_story(sorted((tmp_path / SID).glob("*.log")), SID)
+    assert set(story.settled) | set(story.open) >= set(range(1, last + 1))
+    assert set(range(2, last + 1)) <= set(story.settled)
+    assert story.open[1][1].output_tokens == 77
+    assert not story.unreadable
+
+
+def test_after_its_end_nothing_is_written_and_only_an_admission_fails(opened):
+    journal = opened()
+    for seq in (1, 2, 3):
+        journal.admitted(note(seq))
+    journal.settled(settlement(1).dump())
+    journal.close()
+    before = told(journal)
+    journal.acknowledged(1)
+    journal.progress(2, progress(2, 40))
+    journal.settled(settlement(2).dump())
+    with pytest.raises(JournalError, match="closed"):
+        journal.admitted(note(4))
+    assert told(journal) == before
+    assert list(before.open) == [2, 3]
 
 
 def test_a_folder_that_cannot_be_written_is_told_with_its_remedy(tmp_path):
@@ -679,6 +841,14 @@ async def test_a_hold_of_a_call_that_never_reached_its_client_is_given_back(worl
     assert await world.store.call("ZCARD", hold.rows[0].holds_key) == 0
 
 
+async def test_what_a_dead_session_had_set_aside_is_given_back(world):
+    path = world.folder / dead_session(world).sid
+    for name in ("reserve", "00000003.new"):
+        (path / name).write_bytes(bytes(5000))
+    assert await world.recovery().once()
+    assert {each.name for each in path.iterdir()} == {"lock", "00000001.log", "00000002.log"}
+
+
 async def test_two_processes_that_recover_at_once_count_once(world):
     for n in range(4):
         dead_session(world, f"{n}" * 32)
@@ -834,7 +1004,9 @@ async def test_a_sidecar_that_cannot_keep_its_journal_admits_nothing_and_says_so
         assert (await h.chat()).status == 200
         disk = h.sidecar.journal._disk = BadDisk()
         h.sidecar.journal._segments[-1]._disk = disk
-        disk.write_error = errno.EIO
+        disk.sync_error = errno.EIO
+        h.sidecar.journal.settled(settlement(10**6).dump())
+        assert not h.sidecar.journal.flush()
         answer = await h.chat()
         assert (answer.status, answer.error["type"]) == (503, "server_error")
         ready = await h.ops("/readyz")

@@ -1,7 +1,8 @@
 """How the journal is written: a header, then records, each with its length and checksum. Pure.
 
 What is read is the longest valid prefix: a torn or flipped record ends it, and nothing after that is believed, since its
-place in the file is no longer certain. Reading never raises, whatever the bytes.
+place in the file is no longer certain. Reading never raises, whatever the bytes. A length of zero is the end: the disk space of a
+file is taken before it is needed, and reads as zeros.
 
 File    magic 8 | version u16 | length of sid u16 | sid | crc32 u32 of all before
 Record  length of payload u32 | crc32 u32 of length, type and payload | type u8 | payload      (all big-endian)
@@ -9,6 +10,7 @@ Record  length of payload u32 | crc32 u32 of length, type and payload | type u8 
 
 import struct
 from dataclasses import dataclass
+from mmap import mmap
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
@@ -25,12 +27,15 @@ KINDS = frozenset((ADMITTED, PROGRESS, SETTLED, ACKNOWLEDGED))
 _FILE = struct.Struct(">8sHH")
 _HEAD = struct.Struct(">IIB")
 _LENGTH_AND_KIND = struct.Struct(">IB")
+_CRC_AND_KIND = struct.Struct(">IB")
 _CRC = struct.Struct(">I")
 _SEQ = struct.Struct(">Q")
 _PROGRESS = struct.Struct(">QQQQ")
 _U64_MAX = 2**64 - 1
+HEAD_BYTES = _HEAD.size
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
+Buffer: TypeAlias = bytearray | mmap
 
 
 class Record(NamedTuple):
@@ -73,8 +78,22 @@ def header(sid: str) -> bytes:
 
 
 def encode(kind: int, payload: bytes) -> bytes:
-    """Return one record. One whose payload has more than RECORD_BYTES_MAX would not be read back."""
+    """Return one record. One whose payload is empty or has more than RECORD_BYTES_MAX would not be read back."""
     return _HEAD.pack(len(payload), _checksum(kind, payload), kind) + payload
+
+
+def put(into: Buffer, at: int, kind: int, payload: bytes) -> None:
+    """Write one record where there are zeros: its length last, so that until all of it is there the zeros still end the log."""
+    start, length = at + HEAD_BYTES, len(payload)
+    into[start : start + length] = payload
+    _CRC_AND_KIND.pack_into(into, at + _CRC.size, crc32(payload, crc32(_LENGTH_AND_KIND.pack(length, kind))), kind)
+    _CRC.pack_into(into, at, length)
+
+
+def put_all(into: Buffer, at: int, records: bytes) -> None:
+    """Write encoded records where there are zeros: the length of the first last, so that all are read, or none."""
+    into[at + _CRC.size : at + len(records)] = memoryview(records)[_CRC.size :]
+    into[at : at + _CRC.size] = records[: _CRC.size]
 
 
 def encode_seq(seq: int) -> bytes:
@@ -111,7 +130,7 @@ class Decoder:
     def __init__(self, *, within: bool = False) -> None:
         self.sid: str | None = None
         self.good_bytes = 0
-        self.broken = False  # nothing that comes now is believed
+        self.broken = False  # or at its end: nothing that comes now is believed
         self._headless = not within
         self._rest = b""
 
@@ -128,7 +147,7 @@ class Decoder:
         records: list[Record] = []
         while len(rest) - at >= _HEAD.size:
             length, checksum, kind = _HEAD.unpack_from(rest, at)
-            if length > RECORD_BYTES_MAX or kind not in KINDS:
+            if not 0 < length <= RECORD_BYTES_MAX or kind not in KINDS:
                 self.broken = True
                 break
             end = at + _HEAD.size + length

@@ -63,7 +63,7 @@ def read_story(paths: Iterable[Path], sid: str) -> Story:
         for records in _records(path, decoder, 0):
             if decoder.sid == sid:
                 story.tell(records)
-        left = path.stat().st_size - decoder.good_bytes
+        left = _written_behind(path, decoder.good_bytes)
         if left and decoder.sid is None and left > len(header(sid)):
             story.unreadable = True
             _log.error("%s is no journal that this version can read", path)
@@ -100,6 +100,18 @@ def load_note(payload: bytes) -> dict[str, object]:
         msg = "not a note"
         raise ValueError(msg)  # noqa: TRY004 - it comes from a file
     return note
+
+
+def _written_behind(path: Path, offset: int) -> int:
+    """Return how many bytes there are from that offset on, the zeros at the end left out."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        at = end = offset
+        while piece := file.read(PIECE_BYTES):
+            if kept := len(piece.rstrip(b"\0")):
+                end = at + kept
+            at += len(piece)
+    return end - offset
 
 
 def _records(path: Path, decoder: Decoder, offset: int) -> Iterator[list[Record]]:

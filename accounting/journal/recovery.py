@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from accounting.journal.aftermath import crashed
-from accounting.journal.format import ACKNOWLEDGED, SETTLED, encode, encode_seq
+from accounting.journal.format import ACKNOWLEDGED, SETTLED, encode, encode_seq, header
 from accounting.journal.reading import load_note, load_settlement, read_story, settled_in
 from accounting.journal.segment import Disk, Segment
-from accounting.journal.session import RESERVE, Session
+from accounting.journal.session import Session
 from accounting.journal.writer import KEPT_S, FileJournal
 from accounting.settlement import Settlement
 from accounting.settling import Settler
@@ -108,7 +108,7 @@ class Recovery:
                 _log.error("a call in the journal of session %s cannot be read", session.sid)
         rejected = await self._deliver(story.settled.values(), session.sid) + await self._all(items, session.sid)
         dead.rejected = dead.rejected or rejected > 0
-        (session.path / RESERVE).unlink(missing_ok=True)
+        session.tidy()
         if not dead.rejected:
             _write_down(session, items, [*story.settled, *(item.seq for item in items)])
         dead.done = True
@@ -140,12 +140,13 @@ def _write_down(session: Session, items: list[Settlement], seqs: list[int]) -> N
     """Note in a further file of the dead session what we settled in its place, so that the next who reads it need not."""
     if not seqs:
         return
-    records = [encode(SETTLED, item.dump()) for item in items]
-    records += [encode(ACKNOWLEDGED, encode_seq(seq)) for seq in seqs]
-    last = int(session.files()[-1].stem)
+    settled = [encode(SETTLED, item.dump()) for item in items]
+    records = b"".join(settled + [encode(ACKNOWLEDGED, encode_seq(seq)) for seq in seqs])
+    number, size_bytes = int(session.files()[-1].stem) + 1, len(header(session.sid)) + len(records)
     try:
-        segment = Segment(session.file(last + 1), session.sid, Disk())
-        segment.append(b"".join(records))
+        segment = Segment(session.making(number), session.sid, Disk(), most_bytes=size_bytes)
+        segment.append_all(records)
+        segment.name(session.file(number))
         segment.sync()
         segment.close()
     except OSError as error:

@@ -20,7 +20,7 @@ class Reserve:
                 return False
             fd = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             try:
-                self._disk.allocate(fd, self._size_bytes)
+                self._disk.allocate(fd, 0, self._size_bytes)
             finally:
                 os.close(fd)
         except OSError:

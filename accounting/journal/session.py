@@ -56,6 +56,15 @@ class Session:
         """Return the path of the journal's file of that number."""
         return self.path / f"{number:08d}.log"
 
+    def making(self, number: int) -> Path:
+        """Return the path of a file that is being made; any number not used yet will do."""
+        return self.path / f"{number:08d}.new"
+
+    def tidy(self) -> None:
+        """Delete what a dead session set aside. Raises OSError."""
+        for path in (self.path / RESERVE, *self.path.glob("*.new")):
+            path.unlink(missing_ok=True)
+
     def files(self) -> list[Path]:
         """Return the files there are, oldest first."""
         return sorted(self.path.glob("*.log"))

@@ -1,4 +1,4 @@
-"""The journal of a living session. Everything is written at once, so a kill -9 loses nothing; a thread makes it durable.
+"""The journal of a living session. Everything is in the page cache at once, so a kill -9 loses nothing; a thread makes it durable.
 
 An admission is written before its call is sent, progress before more than one interval is relayed beyond it, a settlement
 before the answer's last byte. Files are deleted oldest first, when the store has all of their settlements and has had them for
@@ -8,7 +8,7 @@ A disk that is full or broken stops admissions, not settlements: for those, some
 """
 
 import contextlib
-import errno
+import itertools
 import logging
 import threading
 import time
@@ -24,33 +24,35 @@ from accounting.journal.errors import JournalError
 from accounting.journal.format import (
     ACKNOWLEDGED,
     ADMITTED,
+    HEAD_BYTES,
     PROGRESS,
     RECORD_BYTES_MAX,
     SETTLED,
     Record,
     encode,
     encode_seq,
+    header,
     seq_of,
 )
 from accounting.journal.reading import settled_in
 from accounting.journal.reserve import Reserve
-from accounting.journal.segment import Disk, Segment
-from accounting.journal.session import RESERVE, Session, sync_folder
+from accounting.journal.segment import FULL, Disk, Segment
+from accounting.journal.session import RESERVE, Session
 
 KEPT_S = 600.0
 SYNC_S = 0.1
 MARK_S = 10.0
 ROOM_S = 1.0
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SCRAP_BYTES = 64 * 1024  # with less left of the disk than that it is full
 _DISK_FULL = "the disk of the journal is full"
 _log = logging.getLogger("bursar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How large a file may grow, all of them together, and what is set aside for when the disk is full."""
+    """How large a file is made, what all together may take, and what is set aside for when the disk is full."""
 
-    segment_bytes: int = 64 * 1024 * 1024
+    segment_bytes: int = 4 * 1024 * 1024
     total_bytes: int = 512 * 1024 * 1024
     reserve_bytes: int = 2 * 1024 * 1024
 
@@ -77,9 +79,12 @@ class FileJournal:
         self._session: Session | None = None
         self._reserve: Reserve | None = None
         self._segments: deque[Segment] = deque()  # oldest first; the last is written to
-        self._number = 0
-        self._open: dict[int, tuple[bytes, bytes]] = {}  # seq -> its admission and its last progress, encoded
+        self._number, self._making = 0, itertools.count(1)
+        self._spare: Segment | None = None  # the thread makes it, we take it
+        self._older_bytes = 0  # what was written to all segments but the last
+        self._open: dict[int, tuple[bytes, bytes]] = {}  # seq -> its admission and its last progress
         self._settled: dict[int, Segment] = {}
+        self._mark_at_s = 0.0
         self._marks: deque[tuple[float, Path, int]] = deque()  # when which place was written
         self._to_close: deque[Segment] = deque()  # the thread closes and deletes, so that we never wait for it
         self._to_delete: deque[Segment] = deque()
@@ -106,19 +111,19 @@ class FileJournal:
 
     @property
     def size_bytes(self) -> int:
-        """What its files take, the reserve left out."""
-        return sum(segment.size_bytes for segment in self._segments)
+        """What was written to its files; up to two more of them, and the reserve, are set aside."""
+        return self._older_bytes + (self._segments[-1].size_bytes if self._segments else 0)
 
     def open(self) -> None:
         """Begin. Raises JournalError, naming the remedy."""
         try:
             self._session = Session.create(self.folder, self.sid)
             self._reserve = Reserve(self._session.path / RESERVE, self._sizes.reserve_bytes, self._disk)
-            self._rotate()
+            self._take_reserve()  # first: a file takes what it can get
+            self._rotate(0)
         except OSError as error:
             msg = f"cannot keep the journal in {self.folder} ({error.strerror}): set store.data_dir to a directory of ours"
             raise JournalError(msg) from error
-        self._take_reserve()
         self._thread = threading.Thread(target=self._keep_durable, name="journal", daemon=True)
         self._thread.start()
 
@@ -126,32 +131,31 @@ class FileJournal:
         """Note a hold before its call is sent. Raises JournalError: then it must not be sent."""
         if self.fault is not None:
             raise JournalError(self.fault)
-        record = encode(ADMITTED, orjson.dumps(note))
-        self._append(record)
-        self._open[int(note["seq"])] = (record, b"")
+        seq, payload = int(note["seq"]), orjson.dumps(note)
+        self._append(ADMITTED, payload)
+        self._open[seq] = (payload, b"")
         if self._always and not self.flush():
-            del self._open[int(note["seq"])]
+            del self._open[seq]
             raise JournalError(str(self.fault))
 
     def progress(self, seq: int, payload: bytes) -> None:
         """Note how far an open call has come; without a working disk, do nothing."""
         if (known := self._open.get(seq)) is None:
             return
-        record = encode(PROGRESS, payload)
         with contextlib.suppress(JournalError):
-            self._append(record)
-            self._open[seq] = (known[0], record)
+            self._append(PROGRESS, payload)
+            self._open[seq] = (known[0], payload)
 
     def settled(self, data: bytes) -> None:
         """Note a settlement. Never raises: without a working disk the store alone will know of it, if it is there."""
         seq = seq_of(Record(SETTLED, data))
         try:
-            self._append(encode(SETTLED, data))
+            self._append(SETTLED, data)
         except JournalError as error:
             _log.error("the settlement of seq %d is not in the journal: %s", seq, error)
         self._open.pop(seq, None)
-        self._settled[seq] = self._segments[-1]
-        self._segments[-1].waiting += 1
+        self._settled[seq] = segment = self._segments[-1]
+        segment.waiting += 1
         if self._always:
             self.flush()
 
@@ -161,8 +165,10 @@ class FileJournal:
         if segment is None:
             return  # of a call that was never admitted
         segment.waiting -= 1
-        with contextlib.suppress(JournalError):
-            self._append(encode(ACKNOWLEDGED, encode_seq(seq)))
+        try:
+            self._append(ACKNOWLEDGED, encode_seq(seq))
+        except JournalError as error:
+            _log.debug("the acknowledgement of seq %d is not in the journal: %s", seq, error)
         if not segment.waiting:
             self._sweep()
 
@@ -192,6 +198,9 @@ class FileJournal:
         self.flush()
         for segment in self._segments:
             segment.close()
+        if self._spare is not None:
+            self._spare.discard()
+            self._spare = None
         if self._reserve is not None:
             self._reserve.give_up()
         if self._session is not None:
@@ -208,71 +217,111 @@ class FileJournal:
             if first is not None and path >= first[0]:
                 yield from settled_in(path, first[1] if path == first[0] else 0)
 
-    def _append(self, record: bytes) -> None:
-        """Write now. Raises JournalError if that fails also with the reserve given up."""
-        if len(record) > RECORD_BYTES_MAX:
-            msg = f"a record of {len(record)} bytes is too large for the journal"
+    def _append(self, kind: int, payload: bytes) -> None:
+        """Write now. Raises JournalError if there is no room, also with the reserve given up."""
+        size_bytes = HEAD_BYTES + len(payload)
+        if size_bytes > RECORD_BYTES_MAX:
+            msg = f"a record of {size_bytes} bytes is too large for the journal"
+            raise JournalError(msg)
+        segment = self._segments[-1]
+        if size_bytes > segment.left_bytes:
+            segment = self._room_for(size_bytes)
+        segment.append(kind, payload)
+        now_s = self._clock()
+        if now_s >= self._mark_at_s:
+            self._mark_at_s = now_s + MARK_S
+            self._marks.append((now_s, segment.path, segment.size_bytes - size_bytes))
+            while self._marks[0][0] < now_s - KEPT_S - 2 * MARK_S:
+                self._marks.popleft()
+
+    def _room_for(self, size_bytes: int) -> Segment:
+        if self._stopping.is_set():
+            msg = "the journal is closed"
             raise JournalError(msg)
         for last in (False, True):
             try:
-                self._room_for(len(record)).append(record)
+                self._make_room(size_bytes)
             except OSError as error:
                 self._failed(error)
                 if last:
                     raise JournalError(str(self.fault)) from error
             else:
                 break
-        now_s = self._clock()
-        if not self._marks or now_s - self._marks[-1][0] >= MARK_S:
-            segment = self._segments[-1]
-            self._marks.append((now_s, segment.path, segment.size_bytes - len(record)))
-            while self._marks[0][0] < now_s - KEPT_S - 2 * MARK_S:
-                self._marks.popleft()
+        return self._segments[-1]
 
-    def _room_for(self, size_bytes: int) -> Segment:
-        segment = self._segments[-1]
-        most_bytes = max(self._sizes.segment_bytes, 2 * segment.carried_bytes)
-        if segment.torn or segment.size_bytes + size_bytes > most_bytes:
-            try:
-                self._rotate()
-            except OSError:
-                if segment.torn:
-                    raise
-            segment = self._segments[-1]
-        return segment
+    def _make_room(self, size_bytes: int) -> None:
+        """Begin a new file, or where the disk has no room for one make the last one longer. Raises OSError."""
+        if self._full is None:  # else a copy of all open calls would take what is left for their settlements
+            with contextlib.suppress(OSError):
+                self._rotate(size_bytes)
+                return
+        self._segments[-1].grow(SCRAP_BYTES, size_bytes)
 
-    def _rotate(self) -> None:
-        """Begin a new file, with all open calls in it. Raises OSError; then the old one stays."""
-        assert self._session is not None
-        self._number += 1
-        segment = Segment(self._session.file(self._number), self.sid, self._disk)
+    def _rotate(self, size_bytes: int) -> None:
+        """Begin a new file, with all open calls in it, and room for so much more. Raises OSError; then the old one stays."""
+        carried = b"".join(
+            encode(ADMITTED, admission) + (encode(PROGRESS, progress) if progress else b"")
+            for admission, progress in self._open.values()
+        )
+        segment = self._new_segment(len(carried) + size_bytes)
         try:
-            segment.append(b"".join(record for pair in self._open.values() for record in pair))
+            segment.append_all(carried)
             segment.carried_bytes = segment.size_bytes
-            sync_folder(self._session.path)
+            assert self._session is not None
+            segment.name(self._session.file(self._number + 1))
         except OSError:
             segment.discard()
             raise
+        self._number += 1
         if self._segments:
             self._segments[-1].retired_s = self._clock()
+            self._older_bytes += self._segments[-1].size_bytes
             self._to_close.append(self._segments[-1])
         self._segments.append(segment)
         self._sweep()
 
+    def _new_segment(self, size_bytes: int) -> Segment:
+        """Return the one that the thread has made, if so much fits into it, or else make one."""
+        assert self._session is not None
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            if spare.left_bytes >= size_bytes:
+                return spare
+            spare.discard()
+        twice_bytes = len(header(self.sid)) + 2 * size_bytes
+        most_bytes = max(self._sizes.segment_bytes, twice_bytes)
+        return Segment(
+            self._session.making(next(self._making)), self.sid, self._disk,
+            most_bytes=most_bytes, least_bytes=min(most_bytes, max(SCRAP_BYTES, twice_bytes)),
+        )  # fmt: skip
+
+    def _make_spare(self) -> None:
+        """Make the next file if the last is half full, so that whoever fills it need not wait. Runs in the thread."""
+        assert self._session is not None
+        segment = self._segments[-1]
+        if self._spare is None and self.fault is None and segment.size_bytes > segment.left_bytes:
+            most_bytes = max(self._sizes.segment_bytes, 2 * segment.carried_bytes)
+            with contextlib.suppress(OSError):  # whoever needs it will see for himself
+                path = self._session.making(next(self._making))
+                self._spare = Segment(path, self.sid, self._disk, most_bytes=most_bytes)
+
     def _sweep(self) -> None:
         """Delete what the store has had for ten minutes, or less if the files take too much."""
+        if len(self._segments) == 1 and self._crowded is None:
+            return
         kept_since_s, size_bytes = self._clock() - KEPT_S, self.size_bytes
         while len(self._segments) > 1:
             oldest = self._segments[0]
             if oldest.waiting or (oldest.retired_s > kept_since_s and size_bytes <= self._sizes.total_bytes):
                 break
             size_bytes -= oldest.size_bytes
+            self._older_bytes -= oldest.size_bytes
             self._to_delete.append(self._segments.popleft())
         crowded = size_bytes > self._sizes.total_bytes
         self._crowded = "the journal is full of settlements that the store has not taken" if crowded else None
 
     def _failed(self, error: OSError) -> None:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             self._break(error)
             return
         if self._full is None:
@@ -291,6 +340,7 @@ class FileJournal:
         while not self._stopping.wait(SYNC_S):
             if self._broken is None:
                 self.flush()
+                self._make_spare()
             if self._full is not None and self._clock() >= room_at_s:
                 room_at_s = self._clock() + ROOM_S
                 self._take_reserve()
