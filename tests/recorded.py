@@ -24,7 +24,8 @@ ABSENT = "the recorded exchanges are not beside this checkout"
 
 def judge() -> ModuleType:
     spec = importlib.util.spec_from_file_location("recorded_check", FOLDER / "check.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

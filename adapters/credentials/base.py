@@ -14,7 +14,7 @@ class Credentials(ABC):
     async def apply(self, request: UpstreamRequest) -> UpstreamRequest:
         """Return the request with its credentials. Raises UpstreamAuthError when none can be had."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - most have nothing to stop
         """Stop whatever renews tokens."""
 
 
