@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from adapters.base import JSON
 
-_HOUR_TTLS = frozenset({"1h", "30m", "12h", "24h"})  # OpenAI's lifetimes are longer than the 5 minutes of the default
+_HOUR_TTLS = ("1h", "30m", "12h", "24h")  # OpenAI's lifetimes are longer than the 5 minutes of the default
 
 Role: TypeAlias = Literal["user", "assistant", "system"]
 

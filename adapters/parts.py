@@ -17,7 +17,7 @@ def content_of(message: JSON, path: str) -> list[Part]:
     Raises InvalidRequestError.
     """
     content, path = message.get("content"), f"{path}.content"
-    cache = cache_of(message) if message.get("role") not in {"tool", "function"} else None
+    cache = cache_of(message) if message.get("role") not in ("tool", "function") else None
     if content is None:
         return []
     if isinstance(content, str):

@@ -35,7 +35,7 @@ _UNBOUNDED = (
     "web_search_options", "search_parameters", "plugins", "mcp_servers", "previous_response_id", "conversation",
     "prompt_template", "background", "audio", "container",
 )  # fmt: skip
-_BOUNDED_TOOLS = {"function", "custom", None}
+_BOUNDED_TOOLS = ("function", "custom", None)  # no set: a client may say anything, also what has no hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

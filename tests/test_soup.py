@@ -10,6 +10,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapters import sse
 from adapters.base import Call, Endpoint
 from adapters.errors import InvalidRequestError, UpstreamError
 from adapters.eventstream import encode
@@ -128,7 +129,7 @@ def streamed(name, operation, pieces, *, cut=False) -> None:
     if operation == "chat" and translator.started:
         written = b"".join(out)
         if translator.error is not None:
-            written += b"data: " + orjson.dumps(translator.error.body()) + b"\n\n"
+            written += sse.encode(translator.error.body())
         broken = broken_rules(written, error=translator.error is not None)
         assert not [rule for rule in broken if rule.startswith("S") and not rule.startswith(allowed(name))]
 

@@ -63,9 +63,7 @@ for i, d in ipairs(D) do
     return { 'DENY', now, i, d.limit, d.used, d.held, d.fixed + d.per * least }
   end
   if d.binds and d.per > 0 then
-    local fit = math.floor((free - d.fixed) / d.per)
-    if fit * d.per > free - d.fixed then fit = fit - 1 end
-    granted = math.min(granted, fit)
+    granted = math.min(granted, math.floor((free - d.fixed) / d.per))
   end
 end
 granted = math.max(granted, before)

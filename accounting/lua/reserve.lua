@@ -130,8 +130,7 @@ end
 
 -- Decide. How much output fits into what is free; a caller who named no limit gets a share of that.
 local function output(free, per, whole)
-  local fit = math.floor(free / per)
-  if fit * per > free then fit = fit - 1 end
+  local fit = math.floor(free / per)  -- exact, since both are below 2^53
   if share > 0 and not whole then fit = math.min(fit, math.max(least, math.floor(fit * share / 1000))) end
   return fit
 end

@@ -128,7 +128,7 @@ def _system(
 
 def _thinks(native: JSON) -> bool:
     thinking = native.get("thinking") or _object(native, "additionalModelRequestFields").get("thinking")
-    return isinstance(thinking, dict) and thinking.get("type") in {"enabled", "adaptive"}
+    return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
 
 
 def _additional(native: JSON, model: Model, thinking: Thinking) -> tuple[JSON, list[str]]:

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from adapters.base import JSON
+from adapters.error_text import error_object, text_of
 from adapters.errors import UpstreamAuthError, UpstreamError
 from adapters.exact import dumps_exact
 from adapters.lenient import items, string
@@ -55,7 +56,7 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> Upstream
 
 def error_of(answer: Any, *, status: int | None = None, headers: Mapping[str, str] | None = None) -> UpstreamError:
     """Translate an error that was read from JSON; without `status` the one that it names itself, else 502."""
-    error = _error_object(answer)
+    error, _ = error_object(answer)
     name = string(error.get("status"))
     details = items(error.get("details"))
     message = _message(error, answer) or f"the provider answered with status {status or 'unknown'} and no message"
@@ -88,7 +89,7 @@ def has_error(answer: Any) -> bool:
 
 def is_google(answer: Any) -> bool:
     """Tell whether an error has Google's form: a status in capitals beside its number, or an array of such."""
-    return isinstance(_error_object(answer).get("status"), str)
+    return isinstance(error_object(answer)[0].get("status"), str)
 
 
 def parsed(body: bytes) -> Any:
@@ -99,27 +100,10 @@ def parsed(body: bytes) -> Any:
         return body.decode("utf-8", "replace").strip() or None
 
 
-def _error_object(answer: Any) -> JSON:
-    if isinstance(answer, list):
-        answer = next((item for item in answer if isinstance(item, dict)), None)
-    if not isinstance(answer, dict):
-        return {}
-    error = answer.get("error")
-    if isinstance(error, list):
-        error = next((item for item in error if isinstance(item, dict)), None)
-    if isinstance(error, str):
-        return {"message": error}
-    return error if isinstance(error, dict) else answer
-
-
 def _message(error: JSON, answer: Any) -> str:
-    for key in ("message", "error_description", "detail", "error"):
-        value = error.get(key)
-        if isinstance(value, str) and value.strip():
-            return value
     if isinstance(answer, str):
         return answer[:TEXT_MAX]
-    return dumps_exact(answer).decode()[:TEXT_MAX] if answer else ""
+    return text_of(error) or (dumps_exact(answer).decode()[:TEXT_MAX] if answer else "")
 
 
 def _number(status: int | None, error: JSON, name: str) -> int:

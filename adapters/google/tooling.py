@@ -61,7 +61,7 @@ def has_functions(tooling: JSON) -> bool:
 
 def _unneeded(body: JSON, choice: ToolChoice | None, model: Model) -> bool:
     form = body.get("response_format")
-    wants_json = isinstance(form, dict) and form.get("type") in {"json_object", "json_schema"}
+    wants_json = isinstance(form, dict) and form.get("type") in ("json_object", "json_schema")
     return wants_json and choice is not None and choice.mode == "none" and not model.json_with_tools
 
 

@@ -57,6 +57,16 @@ async def till(address: Address, **more: Any) -> AsyncIterator[Till]:
         await one.close()
 
 
+def store_on(*addresses: Address, **more) -> Store:
+    return Store(
+        StoreUrl(kind="single", addresses=addresses),
+        prefix="b",
+        tenant="t",
+        deadline_s=more.pop("deadline_s", 2.0),
+        **more,
+    )
+
+
 def tokens(limit: int, subject: str = "user:a", outage: Outage = "refuse", **more: Any) -> Budget:
     return Budget(subject=subject, unit="tokens", limit=limit, period=more.pop("period", TOTAL), outage=outage, **more)
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from tests.ledger.commands import Lua, differences, key
-from tests.ledger.model import Ask, Draw, Model, Rate
+from tests.ledger.model import LIVE_SLACK_MS, Ask, Draw, Model, Rate
 from tests.ledger.seam import Clocked
 
 START = 1_800_000_000_000
@@ -325,7 +325,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """I7: when all is quiet and the leases are over, nothing is held."""
-        self.model.now = max(self.model.now, self.model.clk) + TTL + 1
+        self.model.now = max(self.model.now, self.model.clk) + LIVE_SLACK_MS + TTL + 1
         self.lua.now = self.model.now
         self.both("generation", "end", 0, 15_000, "e", "")
         for name, pid in sorted(self.seen):

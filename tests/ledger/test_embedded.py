@@ -180,6 +180,17 @@ async def test_a_folder_whose_lock_is_held_is_never_served_by_two(folder):
     await store.stop()
 
 
+async def test_the_lock_is_the_servers_too_so_an_owner_that_died_leaves_no_room_for_two(folder):
+    """The owner is gone and its server is not yet: it may be writing its last."""
+    store, other = EmbeddedStore(folder), EmbeddedStore(folder)
+    await store.start()
+    store._lock.close()  # as the system does for a process that died
+    assert not other._take_lock()
+    await store.stop()
+    assert other._take_lock()
+    other._unlock()
+
+
 async def test_a_server_that_cannot_start_is_told_with_where_to_look(folder):
     folder.mkdir()
     (folder / "appendonlydir").write_text("not a directory")

@@ -55,7 +55,7 @@ SOUND = [
     pytest.param(TWO, Bounds(rollbacks=0, crashes=0, lapses=0, rollovers=1, sends=1), 12_000, id="a period ends"),
     pytest.param(TWO, Bounds(), 150_000, id="everything", marks=pytest.mark.slow),
     pytest.param(SAME, Bounds(), 100_000, id="everything in one sidecar", marks=pytest.mark.slow),
-    pytest.param(THREE, Bounds(), 2_000_000, id="three calls", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+    pytest.param(THREE, Bounds(), 500_000, id="three calls", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
 ]
 
 
@@ -81,12 +81,18 @@ MISTAKES = [
         SMALL._replace(rollbacks=1, sends=1, doubles=False, losses=False),
         "I3",
         id="an ack that outlives the store",
+        marks=pytest.mark.slow,
     ),
     pytest.param(
         "remembers", TWO, SMALL._replace(lapses=1, sends=1, losses=False), "P1", id="no memory of what lapsed"
     ),
     pytest.param(
-        "adopt", TWO, SMALL._replace(rollbacks=1, sends=1, doubles=False, losses=False), "P1", id="no learning"
+        "adopt",
+        TWO,
+        SMALL._replace(rollbacks=1, sends=1, doubles=False, losses=False),
+        "P1",
+        id="no learning",
+        marks=pytest.mark.slow,
     ),
 ]
 

@@ -52,16 +52,20 @@ async def test_a_cancelled_caller_leaves_his_place_too(raw):
     assert await raw.call("ECHO", "next", deadline_s=5) == b"next"
 
 
+SLOW = "for i = 1, 10000000 do end return 'at last'"  # some 50 ms
+
+
 async def test_a_reply_that_lies_in_the_socket_at_the_deadline_is_read(raw):
-    """Our own loop was busy: the store was not late."""
-    future = asyncio.create_task(raw.call("PING", deadline_s=0.05))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    """Our own loop was busy when the deadline came: the store was not late, we were."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + 0.15
-    while loop.time() < until:
-        pass
-    assert await future == b"PONG"
+
+    def busy():
+        until = loop.time() + 0.4
+        while loop.time() < until:
+            pass
+
+    loop.call_later(0.02, busy)
+    assert await raw.call("EVAL", SLOW, 0, deadline_s=0.02) == b"at last"
 
 
 RUBBISH = [
