@@ -1,29 +1,25 @@
 """Reads whatever a server calls an error and says it in OpenAI's four keys.
 
-There is no standard: servers send `{"error": {…}}`, `{"error": "text"}`, a flat object, a list, FastAPI's `{"detail"}`,
-prose as a code, JSON followed by a line of help, HTML, or nothing. What a stranger would get wrong: a refused key is
+What forms there are is in `adapters.error_text`. What a stranger would get wrong: a refused key is
 the operator's matter, never the client's (502, `upstream_auth_error`), and some servers say it with 400 or 403; and
 `code` must be a string or null, since SDKs compare it with strings.
 Source: https://platform.openai.com/docs/guides/error-codes
 """
 
-import json
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import orjson
 
 from adapters.base import JSON
+from adapters.error_text import error_object, first_value, location, text_of
 from adapters.errors import UpstreamAuthError, UpstreamError
+from adapters.retrying import RETRY_HEADERS
 
 TEXT_MAX = 8_192  # characters of a provider's own words that are passed on
 BODY_MAX = 256 * 1024  # bytes of an error body that are looked at
 
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid")
 _HEADERS = frozenset({
-    "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-version", "openai-organization",
-    "openai-project",
+    *RETRY_HEADERS, "openai-processing-ms", "openai-version", "openai-organization", "openai-project",
 })  # fmt: skip
 _STATUS = {408: 504, 424: 502, 498: 503, 499: 502}  # those that would tell a client something untrue of its own request
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -58,7 +54,7 @@ _SECRET = re.compile(r"[\w\-]*\*{2,}[\w\-*]*|(?<![\w/.])(?=[\w\-]*\d)[A-Za-z0-9_
 
 def read_problem(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """Return the error that an answer with a non-2xx `status` stands for; takes any body, also none, and never raises."""
-    value, tail = _first_value(body[:BODY_MAX])
+    value, tail = first_value(body[:BODY_MAX])
     return _as_error(status, _kept_headers(headers), value, tail)
 
 
@@ -81,8 +77,8 @@ def problem_in_success(body: object, headers: Mapping[str, str] | None = None) -
 
 
 def _as_error(status: int, headers: dict[str, str], value: object, tail: str) -> UpstreamError:
-    error, outer = _error_object(value)
-    text = _text(error) or _text(outer) or tail
+    error, outer = error_object(value)
+    text = text_of(error) or text_of(outer) or tail
     if tail and tail not in text:
         text = f"{text} {tail}"
     text = text.strip()[:TEXT_MAX] or f"The provider answered with HTTP {status} and no message."
@@ -106,82 +102,13 @@ def _as_error(status: int, headers: dict[str, str], value: object, tail: str) ->
     )
 
 
-def _first_value(body: bytes) -> tuple[object, str]:
-    """Return the first JSON value and the text behind it; of no JSON None and all the text."""
-    try:
-        return orjson.loads(body), ""
-    except orjson.JSONDecodeError:
-        text = body.decode("utf-8", "replace").strip().lstrip("\ufeff")
-    if not text.startswith(("{", "[")):
-        return None, text
-    try:
-        value, end = json.JSONDecoder(strict=False).raw_decode(text)
-    except (ValueError, RecursionError):
-        return None, text
-    return value, text[end:].strip()
-
-
-def _error_object(value: object) -> tuple[JSON, JSON]:
-    """Return the object that describes the error, and the one around it (each perhaps empty)."""
-    for _ in range(4):
-        if isinstance(value, list):
-            value = next((v for v in value if isinstance(v, dict)), {"message": value[0]} if value else {})
-        if not isinstance(value, dict):
-            return ({"message": value} if isinstance(value, str) else {}), {}
-        inner = value.get("error", value.get("errors"))
-        if isinstance(inner, dict) and inner:
-            return inner, {k: v for k, v in value.items() if k not in ("error", "errors")}
-        if isinstance(inner, str) and inner:
-            return {**value, "message": inner, "error": None}, {}
-        if not (isinstance(inner, list) and inner):
-            return value, {}
-        value = inner
-    return {}, {}
-
-
-def _text(error: JSON) -> str:
-    for key in (
-        "message",
-        "msg",
-        "detail",
-        "Message",
-        "error_description",
-        "error_message",
-        "title",
-        "reason",
-        "error",
-    ):
-        value = error.get(key)
-        if isinstance(value, str) and value.strip():
-            return value
-        if isinstance(value, list) and value:
-            return "; ".join(_complaint(v) for v in value[:8])
-        if isinstance(value, dict) and value:
-            return _text(value) or json.dumps(value, ensure_ascii=False)
-    return ""
-
-
-def _complaint(value: object) -> str:
-    """Say one entry of FastAPI's list: `{"loc": ["body", "messages"], "msg": "Field required"}`."""
-    if not isinstance(value, dict):
-        return str(value)
-    where = ".".join(str(part) for part in _location(value))
-    what = str(value.get("msg") or value.get("message") or json.dumps(value, ensure_ascii=False))
-    return f"{where}: {what}" if where else what
-
-
-def _location(value: Mapping[str, Any]) -> list[object]:
-    place = value.get("loc")
-    return [part for part in place if part != "body"] if isinstance(place, list) else []
-
-
 def _param(error: JSON, outer: JSON) -> str | None:
     for source in (error, outer):
         if isinstance(source.get("param"), str) and source["param"]:
             return str(source["param"])
         details = source.get("detail")
         if isinstance(details, list) and details and isinstance(details[0], dict):
-            return ".".join(str(part) for part in _location(details[0])) or None
+            return ".".join(str(part) for part in location(details[0])) or None
     return None
 
 

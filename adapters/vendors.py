@@ -16,6 +16,17 @@ LOCATION = "us-central1"
 REGION = "us-east-1"
 
 
+# A stream that its client leaves is billed to its end there.
+# Source: https://openrouter.ai/docs/api-reference/streaming (which of its providers stop at cancellation)
+_BILL_AFTER_CANCEL_KINDS = frozenset({"bedrock"})
+_BILL_AFTER_CANCEL_PRESETS = frozenset({"openrouter"})
+
+
+def bills_after_cancel(kind: str, preset: str | None) -> bool:
+    """Tell whether to cancel a stream does not stop its bill."""
+    return kind in _BILL_AFTER_CANCEL_KINDS or preset in _BILL_AFTER_CANCEL_PRESETS
+
+
 def vendor_url(kind: str, *, location: str | None = None, region: str | None = None) -> str:
     """Return the base URL of a kind's own API, "" where each customer has one of its own (azure)."""
     url = BASE_URLS.get(kind, "")

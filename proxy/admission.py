@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 from accounting.ask import Ask, Draw, Worst, draws_for
 from accounting.budgets import Budget, BudgetBook, Caller, qualified, route_subjects
+from accounting.hold import Hold
 from accounting.prices.ceilings import max_output
 from accounting.prices.price import Price
 from accounting.prices.table import PriceBook
@@ -18,6 +19,7 @@ from proxy.asked import Asked, unbounded_cost
 from proxy.config.policy import Admission, Limit
 from proxy.errors import ClientError
 from proxy.limits import LimitBook, concurrency, rates
+from proxy.slices import SLICE_TOKENS, may_slice, sent_upstream
 from proxy.upstreams import Target
 
 STANDINGS_MAX = 4096
@@ -37,6 +39,16 @@ class Terms:
     clamps: bool
     input_tokens: int
     worst: Worst  # of the dearest target
+    whole: int | None = None  # held slice by slice, up to so many output tokens per choice; `ask` is for the first slice
+
+    @property
+    def wanted(self) -> int:
+        """The output tokens per choice that the client asked for."""
+        return self.ask.wanted if self.whole is None else self.whole
+
+    def granted(self, hold: Hold) -> int:
+        """Return the output tokens per choice that may be asked of a provider."""
+        return sent_upstream(hold, self.ask, self.whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +90,30 @@ class Admitter:
         worst = _worst(asked, prices, input_tokens)
         wanted, least = self._output(asked, max(standing.ceilings))
         bounded = asked.limit is not None or asked.operation == "embeddings"
-        draws = draws_for(standing.budgets, worst) + standing.at_once
+        draws, limits = draws_for(standing.budgets, worst) + standing.at_once, rates(standing.limits, worst)
+        whole = None
+        if may_slice(asked, targets, draws, limits):  # nothing is held that others could use, so no share is kept from it
+            whole, wanted, bounded = wanted, max(least, min(wanted, SLICE_TOKENS)), True
         ask = Ask(
             draws=draws,
-            rates=rates(standing.limits, worst),
+            rates=limits,
             wanted=wanted,
             least=least,
             share_permille=0 if bounded else round(self._policy.unbounded_share * 1000),
         )
         clamps = any(draw.per_output > 0 and draw.budget.binds for draw in draws)
-        return Terms(ask=ask, prices=prices, ceilings=standing.ceilings, clamps=clamps, input_tokens=input_tokens, worst=worst)
+        return Terms(
+            ask=ask, prices=prices, ceilings=standing.ceilings, clamps=clamps, input_tokens=input_tokens, worst=worst, whole=whole
+        )
+
+    def fixed(self, caller: Caller, provider: str, path: str, nanousd: int | None) -> Ask:
+        """Return what a call at a fixed price asks for, whatever it is. Raises ClientError 400 unbounded_cost without a price."""
+        budgets = self.book.for_subjects((*caller.subjects(), f"provider:{provider}"))
+        if nanousd is None and any(budget.unit == "usd" and budget.binds for budget in budgets):
+            raise unbounded_cost(path)
+        worst = Worst(input_tokens=0, input_nanousd=nanousd or 0, output_nanousd=0)
+        limits = [each for each in self._limits.of(caller, [(provider, "")]) if not each[0].startswith("model:")]
+        return Ask(draws=draws_for(budgets, worst) + concurrency(limits), rates=rates(limits, worst))
 
     def bound(self, asked: Asked, caller: Caller, targets: Sequence[Target]) -> tuple[Terms, bool]:
         """Return the terms for a bound of the input that costs no counting, and whether that is good enough for this caller."""

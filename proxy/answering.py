@@ -21,7 +21,7 @@ def answer_headers(request_id: str, begun: Begun, hold: Hold, *, clamped: int | 
     if begun.exchange.dropped:
         headers["x-bursar-dropped"] = header_text(", ".join(begun.exchange.dropped)[:1000])
     if not hold.reserved:
-        headers["x-bursar-unreserved"] = "true"
+        headers["x-bursar-unreserved"] = "escrow" if hold.escrow else "true"
     return headers
 
 

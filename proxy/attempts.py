@@ -19,28 +19,19 @@ from adapters.errors import (
     InvalidRequestError,
     UpstreamError,
     UpstreamTimeoutError,
-    UpstreamUnavailableError,
 )
+from adapters.opening import opened, sent
+from adapters.retrying import FORBIDDEN, concerns_key, is_safe, retry_after_s
 from adapters.transport.base import Timeouts
 from proxy.admission import Terms
 from proxy.asked import Asked
-from proxy.beginning import Begun, read_beginning
+from proxy.beginning import Begun
 from proxy.health import REFUSED_S, Health
 from proxy.latency import Latencies
-from proxy.retrying import (
-    RetryBudget,
-    blames_target,
-    concerns_key,
-    grant_left,
-    is_far_away,
-    is_safe,
-    retry_after_s,
-    wait_s,
-)
+from proxy.retrying import RetryBudget, blames_target, grant_left, is_far_away, wait_s
 from proxy.upstreams import PATIENT_S, Target
 
 _THINKS = re.compile(r"(^|[/.-])(o\d|gpt-5|gpt-oss|grok-[34]|deepseek-r|qwq)|reason|think|research|magistral|-pro\b")
-_FORBIDDEN = 403
 
 Fetch = Callable[[str], Awaitable[Media]]
 
@@ -98,7 +89,7 @@ class Trier:
         """Return the first answer that begins. Raises the last target's AdapterError."""
         self.retries.earned()
         total_s = max(target.limits().total for target in plan.targets)
-        course = _Course(plan=plan, charge=charge, granted=charge.hold.granted, until_s=_now_s() + total_s)
+        course = _Course(plan=plan, charge=charge, granted=plan.terms.granted(charge.hold), until_s=_now_s() + total_s)
         order = self._order(plan.targets)
         for turn in range(self.tries):
             for number in order:
@@ -167,7 +158,8 @@ class Trier:
         if not is_safe(error) or _now_s() >= course.until_s:
             return False
         left = grant_left(course.charge.hold, course.plan.terms.ask, course.attempts)
-        course.granted = left or 0
+        first = course.charge.hold.granted
+        course.granted = course.plan.terms.granted(course.charge.hold) if left == first else left or 0
         return left is not None
 
     def _note(self, target: Target, key: int, error: UpstreamError) -> None:
@@ -181,7 +173,7 @@ class Trier:
         if error.code == "upstream_auth_error":
             keys.refused(key, now_s)
         elif concerns_key(error):
-            told_s = REFUSED_S if error.status == _FORBIDDEN else retry_after_s(error)
+            told_s = REFUSED_S if error.status == FORBIDDEN else retry_after_s(error)
             keys.limited(key, now_s, told_s, spent=error.code == "insufficient_quota")
 
     async def _attempt(self, course: _Course, number: int, key: int) -> Begun:
@@ -221,20 +213,11 @@ class Trier:
 
 
 async def _send(begun: Begun, request: UpstreamRequest, timeouts: Timeouts, *, stream: bool) -> None:
-    attempt = begun.attempt
-    try:
-        response = await begun.target.upstream.transport.send(request, timeouts)
-    except UpstreamUnavailableError as error:
-        attempt.billable = error.delivered
-        raise
-    except UpstreamTimeoutError as error:
-        attempt.billable = error.phase not in ("connect", "tls")
-        raise
-    try:
-        await read_beginning(begun, response, stream=stream)
-    except BaseException:
-        response.close()
-        raise
+    response = await sent(begun.target.upstream.transport, request, timeouts, begun.attempt)
+    found = await opened(begun.exchange, response, begun.attempt, stream=stream)
+    begun.answer, begun.translator, begun.response, begun.first = (
+        found.answer, found.translator, found.response, found.first,
+    )  # fmt: skip
 
 
 def limits(target: Target, asked: Asked, left_s: float) -> Timeouts:

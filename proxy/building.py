@@ -15,6 +15,7 @@ from adapters.quirks import is_openai
 from adapters.registry import make_adapter
 from adapters.transport.base import Timeouts, Transport
 from adapters.transport.options import TransportOptions
+from adapters.vendors import price_list_of, vendor_url
 from proxy.admission import Admitter
 from proxy.amounts import usd_text
 from proxy.auth import Gate
@@ -30,14 +31,6 @@ from proxy.routing import Router, limits_of
 from proxy.rules import Rules
 from proxy.upstreams import Upstream, Upstreams
 
-BASE_URLS = {
-    "openai": "https://api.openai.com/v1",
-    "anthropic": "https://api.anthropic.com",
-    "gemini": "https://generativelanguage.googleapis.com",
-    "vertex": "https://{location}-aiplatform.googleapis.com",
-    "bedrock": "https://bedrock-runtime.{region}.amazonaws.com",
-    "xai": "https://api.x.ai/v1",
-}
 _OPTIONS = ("api_version", "project", "location", "region")
 
 MakeTransport = Callable[[TransportOptions], Transport]
@@ -51,8 +44,8 @@ def endpoint_of(name: str, provider: Provider) -> Endpoint:
     options = {option: value for option in _OPTIONS if (value := getattr(provider, option)) is not None}
     if kind == "azure":
         options["deployments"] = dict(provider.deployments)
-    default = preset.base_url if preset else BASE_URLS.get(kind, "")
-    base_url = provider.base_url or _placed(default, provider)
+    vendor = preset.base_url if preset else vendor_url(kind, location=provider.location, region=provider.region)
+    base_url = provider.base_url or vendor
     own = provider.base_url is None and preset is None
     repair = provider.repair == "auto" if provider.repair is not None else not (own or is_openai(base_url))
     return Endpoint(
@@ -62,11 +55,8 @@ def endpoint_of(name: str, provider: Provider) -> Endpoint:
 
 
 def price_list(provider: Provider) -> str | None:
-    """Return whose prices apply: a vendor's own endpoint has its vendor's, any other address none."""
-    kind = kind_of(provider)
-    if provider.base_url is not None and kind != "azure" and not is_openai(provider.base_url):
-        return None
-    return provider.preset or (None if kind == "fake" else kind)
+    """Return whose prices apply to a configured provider."""
+    return price_list_of(kind_of(provider), provider.preset, provider.base_url)
 
 
 def build_upstreams(config: Config, make_transport: MakeTransport, make_credentials: MakeCredentials) -> Upstreams:
@@ -82,6 +72,7 @@ def build_upstreams(config: Config, make_transport: MakeTransport, make_credenti
             endpoint=endpoint, adapter=make_adapter(endpoint), transport=shared[options], timeouts=_timeouts(config, provider),
             credentials=make_credentials(endpoint, provider), price_list=price_list(provider), headers=_headers(provider),
             patient=provider.timeouts.first_token_s is None and config.timeouts.first_token_s == FIRST_TOKEN_S,
+            write_stall_s=provider.timeouts.write_stall_s,
         )  # fmt: skip
     return upstreams
 
@@ -147,12 +138,6 @@ def file_budgets(budgets: Iterable[policy.Budget]) -> list[Budget]:
             for unit, limit in limits.items() if limit is not None
         ]  # fmt: skip
     return found
-
-
-def _placed(url: str, provider: Provider) -> str:
-    if provider.location == "global":
-        url = url.replace("{location}-", "")
-    return url.format(location=provider.location or "us-central1", region=provider.region or "us-east-1")
 
 
 def _headers(provider: Provider) -> tuple[tuple[str, str], ...]:

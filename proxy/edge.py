@@ -18,7 +18,8 @@ from proxy.errors import ClientError
 from proxy.wellformed import LINE_BYTES_MAX, fault, foreign
 
 SEND_BYTES = 64 * 1024
-WRITE_BYTES = 32 * 1024  # waiting for one client; above it the provider is held back
+WRITE_BYTES = 16 * 1024  # waiting for one client; above it the provider is held back
+SERVER = "bursar"  # which software in which version is nobody's business
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _silent = logging.getLogger("bursar.silent")
@@ -43,11 +44,12 @@ class EdgeServer(web.Server):
         open_to_all: bool = False,
     ) -> None:
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-            return web.BaseRequest(
+            return EdgeRequest(
                 message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=max_body_bytes
             )
 
         async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+            let_stall(request, stall_s)
             wrong = fault(request.method, request.raw_path, request.version, request.raw_headers)
             if wrong is None and open_to_all and foreign(request.raw_headers):
                 wrong = 403, "Without keys, only programs of this machine are answered; set auth: {mode: keys}."
@@ -84,14 +86,21 @@ class EdgeServer(web.Server):
         return False
 
 
-class EdgeProtocol(RequestHandler):
-    """One connection: one request at a time, each of its waits with a limit."""
+class EdgeRequest(web.BaseRequest):
+    """A request whose answer does not say what serves it."""
 
-    __slots__ = ("_edge", "_head_timer", "_stall_timer")
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        response.headers["server"] = SERVER
+
+
+class EdgeProtocol(RequestHandler):
+    """One connection: one request at a time, each of its waits with a limit. `stall_s` is that of the answer under way."""
+
+    __slots__ = ("_edge", "_head_timer", "_stall_timer", "stall_s")
 
     def __init__(self, manager: EdgeServer, **settings: Any) -> None:
         super().__init__(manager, **settings)
-        self._edge = manager
+        self._edge, self.stall_s = manager, manager.stall_s
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -140,7 +149,7 @@ class EdgeProtocol(RequestHandler):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._end_stall()
-        self._stall_timer = asyncio.get_running_loop().call_later(self._edge.stall_s, self.cut)
+        self._stall_timer = asyncio.get_running_loop().call_later(self.stall_s, self.cut)
 
     def resume_writing(self) -> None:
         self._end_stall()
@@ -150,7 +159,7 @@ class EdgeProtocol(RequestHandler):
         transport = self.transport
         super().force_close()
         if isinstance(transport, asyncio.Transport) and transport.get_write_buffer_size():
-            asyncio.get_running_loop().call_later(self._edge.stall_s, transport.abort)
+            asyncio.get_running_loop().call_later(self.stall_s, transport.abort)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -182,6 +191,12 @@ class EdgeProtocol(RequestHandler):
             self._stall_timer = None
 
 
+def let_stall(request: web.BaseRequest, stall_s: float) -> None:
+    """Let the client of this request refuse to read for so long, instead of the listener's own limit."""
+    if isinstance(request.protocol, EdgeProtocol):
+        request.protocol.stall_s = stall_s
+
+
 def _refused(status: int, message: str) -> web.Response:
     error = ClientError(status, message)
     response = web.Response(status=status, body=error.body(), content_type="application/json")
@@ -201,6 +216,7 @@ def _without_message(error: BaseException) -> BaseException:
 _FULL_BODY = ClientError(503, "Too many connections.", type="server_error", code="overloaded").body()
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
+    + b"server: %s\r\n" % SERVER.encode()
     + b"content-length: %d\r\n\r\n" % len(_FULL_BODY)
     + _FULL_BODY
 )

@@ -18,7 +18,6 @@ from proxy.amounts import budget_row, shown, usd_text
 from proxy.asked import Asked, read_request
 from proxy.config.environment import CallDefaults
 from proxy.config.model import Config
-from proxy.errors import model_not_found
 from proxy.principal import Principal
 from proxy.rules import Rules
 from proxy.upstreams import Target
@@ -66,10 +65,7 @@ async def explain(
     """Go the way of a call up to the ledger, and say what that would say. Raises ClientError and StoreError."""
     operation, raw = request
     asked = read_request(operation, raw, defaults)
-    targets = rules.router.targets(asked.model) if principal.may_use(asked.model) else []
-    targets = [target for target in targets if asked.operation in target.upstream.adapter.operations]
-    if not targets:
-        raise model_not_found(asked.model)
+    targets = rules.targets(asked, principal)
     bound, far = rules.admitter.bound(asked, principal.caller, targets)
     counted = min(bound.input_tokens, max(count_input(operation, asked.body, target.model) for target in targets))
     terms = bound if far else rules.admitter.terms(asked, principal.caller, targets, counted)

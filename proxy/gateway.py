@@ -26,15 +26,18 @@ from proxy.beginning import Begun
 from proxy.cache import AnswerCache, Kept, asks_only_for_speed, headers_of
 from proxy.config.environment import CallDefaults
 from proxy.config.model import Config, Server, Timeouts
-from proxy.errors import ClientError, from_adapter, model_not_found, unavailable
+from proxy.edge import let_stall
+from proxy.errors import ClientError, from_adapter, unavailable
+from proxy.outlet import Outlet
 from proxy.principal import Principal
 from proxy.refusals import refusal
 from proxy.retrying import RetryBudget
 from proxy.rules import Rules
+from proxy.slices import Slices
 from proxy.streaming import Grant, Relay, read_to_end, tend
 from proxy.upstreams import Target
 
-_RULES_TRIES = 3
+RULES_TRIES = 3
 _SSE_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
@@ -86,15 +89,15 @@ class Gateway:
         """Serve one POST. Raises ClientError."""
         raw = await self.body(request)
         began_s = asyncio.get_running_loop().time()
-        for attempt in range(_RULES_TRIES):
+        for attempt in range(RULES_TRIES):
             rules, principal = await self.admit(request.headers)
             asked = read_request(operation, raw, self.defaults)
             principal = end_user(principal, request.headers, asked.body)
             asked = without_user(principal, asked)
-            targets = self._targets(rules, asked, principal)
+            targets = rules.targets(asked, principal)
             terms = await self._terms(rules, asked, principal, targets)
             limited = terms.ask.draws or terms.ask.rates
-            if not limited and attempt + 1 < _RULES_TRIES and await self._changed(rules):
+            if not limited and attempt + 1 < RULES_TRIES and await self._changed(rules):
                 continue  # the ledger, which would have noticed, is not asked
             cache_key = self.cache.key(asked, principal, targets, request.headers)
             admitted = Admitted(
@@ -110,17 +113,21 @@ class Gateway:
                 kept = await self.cache.find(cache_key, request.headers, self.till.ledger.now_ms())
                 return await (self._charged(request, admitted) if kept is None else self._kept(admitted, kept))
             except ConfigChangedError as error:
-                if attempt + 1 == _RULES_TRIES:
+                if attempt + 1 == RULES_TRIES:
                     raise refusal(error) from error
-                await self.reload(error.version)
+                await self._catch_up(error.version)
             except RefusedError as error:
                 raise refusal(error) from error
             except StoreError as error:
-                raise unavailable(
-                    "The budget store cannot be reached, and a budget of this caller refuses calls without it.",
-                    code="budget_store_unavailable",
-                ) from error
+                raise _store_away() from error
         raise AssertionError("unreachable")
+
+    async def _catch_up(self, version: str) -> None:
+        """Read anew what is stored. Raises ClientError when the store went away in between."""
+        try:
+            await self.reload(version)
+        except StoreError as error:
+            raise _store_away() from error
 
     def interrupt(self) -> None:
         """End all streams now, each with an event that says why."""
@@ -180,18 +187,6 @@ class Gateway:
             late.close = True
             raise late from error
 
-    @staticmethod
-    def _targets(rules: Rules, asked: Asked, principal: Principal) -> list[Target]:
-        targets = (
-            rules.router.targets(asked.model, principal.caller, stream=asked.stream)
-            if principal.may_use(asked.model)
-            else []
-        )
-        targets = [t for t in targets if asked.operation in t.upstream.adapter.operations]
-        if not targets:
-            raise model_not_found(asked.model)
-        return targets
-
     async def _terms(self, rules: Rules, asked: Asked, principal: Principal, targets: list[Target]) -> Terms:
         terms, far = rules.admitter.bound(asked, principal.caller, targets)
         if far:
@@ -220,7 +215,8 @@ class Gateway:
             except asyncio.CancelledError:
                 charge.outcome = "disconnect"
                 raise
-            clamped = begun.granted if terms.clamps and begun.granted < terms.ask.wanted else None
+            let_stall(request, self._stall_s(begun.target))
+            clamped = begun.granted if terms.clamps and begun.granted < terms.wanted else None
             headers = answer_headers(admitted.request_id, begun, charge.hold, clamped=clamped)
             if begun.answer is not None:
                 receipt = await charge.finish("ok")
@@ -256,14 +252,17 @@ class Gateway:
         headers |= upstream_headers(begun.response.headers, own_rates=bool(charge.hold.rates)) | _SSE_HEADERS
         response = web.StreamResponse(headers=headers)
         asked, terms = admitted.asked, admitted.terms
-        grant = Grant.of(begun.granted, asked.choices, begun.target.model, clamps=terms.clamps)
-        relay = Relay(begun, charge, grant, response.write)
+        grant, more = Grant.of(begun.granted, asked.choices, begun.target.model, clamps=terms.clamps), None
+        if charge.hold.reserved and begun.granted > charge.hold.granted:
+            slices = Slices(charge, terms.ask, begun.granted, asked.choices, begun.target.model)
+            grant, more = slices.grant(), slices.more
+        relay = Relay(begun, charge, grant, Outlet(request, response), more)
         self.streams.add(relay)
         tending = None
         charge.outcome = "disconnect"  # unless it comes to its end
         try:
             await response.prepare(request)
-            tending = self.supervisor.spawn(self._tend(relay, request, response), name="tend")
+            tending = self.supervisor.spawn(self._tend(relay, begun.target, request, response), name="tend")
             charge.outcome = await relay.run()
             await response.write_eof()
         except ConnectionError:
@@ -279,14 +278,24 @@ class Gateway:
                 begun.response.close()
         return response
 
-    async def _tend(self, relay: Relay, request: web.BaseRequest, response: web.StreamResponse) -> None:
+    def _stall_s(self, target: Target) -> float:
+        return target.write_stall_s or self.timeouts.write_stall_s
+
+    async def _tend(self, relay: Relay, target: Target, request: web.BaseRequest, response: web.StreamResponse) -> None:
         def abort() -> None:
             if request.transport is not None:
                 request.transport.abort()
 
-        comment_s, stall_s = self.server.keepalive_comment_s, self.timeouts.write_stall_s
+        comment_s, stall_s = self.server.keepalive_comment_s, self._stall_s(target)
         with suppress(ConnectionError):
             await tend(relay, response.write, comment_s=comment_s, stall_s=stall_s, abort=abort)
+
+
+def _store_away() -> ClientError:
+    return unavailable(
+        "The budget store cannot be reached, and a budget of this caller refuses calls without it.",
+        code="budget_store_unavailable",
+    )
 
 
 async def _counted(asked: Asked, model: str) -> int:

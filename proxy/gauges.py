@@ -42,13 +42,18 @@ class Gauges:
         )
         self._journal_bytes = Gauge("bursar_journal_bytes", "Size of the journal.", registry=registry)
         self._unreserved = Counter("bursar_unreserved", "Calls that an outage policy let pass.", registry=registry)
-        self._seen_errors = self._seen_unreserved = 0
+        self._escrow = Counter(
+            "bursar_escrow_admissions", "Calls on what was held ahead, while the store was away.", registry=registry
+        )
+        self._seen_errors = self._seen_unreserved = self._seen_escrow = 0
 
     async def collect(self) -> None:
         """Refresh all gauges; without the store the balances stay as they were."""
         self._up.set(self._store.up)
         self._errors.inc(self._store.errors_total - self._seen_errors)
         self._unreserved.inc(self._ledger.unreserved_total - self._seen_unreserved)
+        self._escrow.inc(self._ledger.escrow_total - self._seen_escrow)
+        self._seen_escrow = self._ledger.escrow_total
         self._seen_errors, self._seen_unreserved = self._store.errors_total, self._ledger.unreserved_total
         self._pending.set(len(self._ledger.settler.pending))
         self._journal_pending.set(self._journal.pending)

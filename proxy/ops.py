@@ -32,12 +32,7 @@ class Ops:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
-        try:
-            return await self._dispatch(request)
-        except ClientError as error:
-            return web.Response(
-                status=error.status, body=error.body(), headers=error.headers, content_type="application/json"
-            )
+        return await answered(self._dispatch(request))
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
@@ -48,12 +43,12 @@ class Ops:
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed(request.method, "GET")
         if path == "/livez":
-            return _json(200, {"status": "ok"})
+            return json_response(200, {"status": "ok"})
         if path == "/readyz":
             missing = dict(self.ready())
             status = "not ready" if missing else "ok"
             told = {"status": status, "checks": missing, "upstreams": self.details()}
-            return _json(503 if missing else 200, told)
+            return json_response(503 if missing else 200, told)
         return web.Response(body=await self._scrape(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def _scrape(self) -> bytes:
@@ -66,14 +61,30 @@ class Ops:
         return self._metrics
 
     async def _admin(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self.admin_token.encode()):
-            raise unauthorised("The admin interface wants its own bearer token (ops.admin_token).")
+        authorise(request, self.admin_token)
         serve = self.admin.get((request.method, path.rstrip("/")))
         if serve is None:
             raise unknown_url(request.method, request.path)
-        return _json(200, await serve(request))
+        return json_response(200, await serve(request))
 
 
-def _json(status: int, body: Any) -> web.Response:
+async def answered(answer: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+    """Return the answer, or the error that it came to."""
+    try:
+        return await answer
+    except ClientError as error:
+        return web.Response(
+            status=error.status, body=error.body(), headers=error.headers, content_type="application/json"
+        )
+
+
+def authorise(request: web.BaseRequest, admin_token: str) -> None:
+    """Let only those through who have the token. Raises ClientError 401."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), admin_token.encode()):
+        raise unauthorised("The admin interface wants its own bearer token (ops.admin_token).")
+
+
+def json_response(status: int, body: Any) -> web.Response:
+    """Return a JSON answer."""
     return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")

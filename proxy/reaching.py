@@ -84,6 +84,35 @@ class Files:
             await self._fetcher.close()
 
 
+class Transports:
+    """The ways to providers that are open: one for each set of options, one for tokens. Made when they are first wanted."""
+
+    def __init__(self) -> None:
+        self._open: dict[TransportOptions, Transport] = {}
+        self._tokens: Transport | None = None
+
+    def of(self, options: TransportOptions) -> Transport:
+        """Return the transport with these options."""
+        from adapters.transport.raw import RawTransport
+
+        if options not in self._open:
+            self._open[options] = RawTransport(options)
+        return self._open[options]
+
+    def tokens(self) -> Transport:
+        """Return the transport that fetches tokens: they come from the cloud's own hosts, never through a provider's proxy."""
+        from adapters.transport.raw import RawTransport
+
+        if self._tokens is None:
+            self._tokens = RawTransport(TransportOptions(idle_per_origin=2))
+        return self._tokens
+
+    async def close(self) -> None:
+        """Close them all."""
+        for transport in (*self._open.values(), *([self._tokens] if self._tokens else [])):
+            await transport.close()
+
+
 class _NoTransport(Transport):
     """For credentials that fetch nothing."""
 
@@ -95,10 +124,3 @@ class _NoTransport(Transport):
 
 
 _NO_TRANSPORT = _NoTransport()
-
-
-def token_transport() -> Transport:
-    """Return a transport for fetching tokens: they come from the cloud's own hosts, never through a provider's proxy."""
-    from adapters.transport.raw import RawTransport
-
-    return RawTransport(TransportOptions(idle_per_origin=2))

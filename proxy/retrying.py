@@ -1,11 +1,9 @@
-"""Whether a failed attempt may be followed by another, when, and on how much of the hold. Pure but for the jitter.
+"""When a failed attempt may be followed by another, and on how much of the hold. Pure but for the jitter.
 
-Trying again is safe where the provider cannot have begun (nothing was delivered, or it refused), and where the hold still covers
-a second bill. Retries of all calls together are bounded, so that an outage is not answered with more load.
+Whether one may follow at all is in `adapters.retrying`; beyond that, the hold must still cover a second bill. Retries of all calls together are bounded, so that an outage is not answered with more load.
 """
 
 import random
-import re
 from collections.abc import Sequence
 
 from accounting.ask import Ask
@@ -19,12 +17,10 @@ from adapters.errors import (
     UpstreamTimeoutError,
     UpstreamUnavailableError,
 )
+from adapters.retrying import concerns_key, is_hopeless, retry_after_s
 
 BACKOFF_S = 0.25
 BACKOFF_S_MAX = 4.0
-RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504, 520, 522, 524, 529})
-_FORBIDDEN, _TOO_MANY = 403, 429
-_OF_THE_PROMPT = re.compile(r"content|moderation|policy|safety|flagged")  # a 403 that every key would get
 _BROKEN = 500
 _PER_CALL = ("requests", "concurrency")  # a call counts once, however often it is tried
 
@@ -47,26 +43,6 @@ class RetryBudget:
         return True
 
 
-def is_safe(error: UpstreamError) -> bool:
-    """Tell whether the same call may be sent again after this, if the hold covers what this may have cost."""
-    if isinstance(error, UpstreamUnavailableError):
-        return not error.delivered
-    if isinstance(error, UpstreamTimeoutError):
-        return error.phase in ("connect", "tls")
-    if concerns_key(error):
-        return True  # this key or provider will not, another may
-    if error.headers.get("x-should-retry") == "false":
-        return False
-    return isinstance(error, UpstreamProtocolError) or error.status in RETRIED
-
-
-def concerns_key(error: UpstreamError) -> bool:
-    """Tell whether another API key of the same provider may fare better."""
-    if error.status == _FORBIDDEN:
-        return not _OF_THE_PROMPT.search(error.code or "")
-    return error.code in ("upstream_auth_error", "insufficient_quota") or error.status == _TOO_MANY
-
-
 def blames_target(error: UpstreamError) -> bool:
     """Tell whether the failure speaks against the target, not against the request or the key."""
     if concerns_key(error):
@@ -77,22 +53,7 @@ def blames_target(error: UpstreamError) -> bool:
 
 def is_far_away(error: UpstreamError) -> bool:
     """Tell whether trying the same target again would mean to wait too long, or to be refused the same way."""
-    told_s = retry_after_s(error)
-    hopeless = error.status == _FORBIDDEN or error.code in ("insufficient_quota", "upstream_auth_error")
-    return hopeless or (told_s is not None and told_s > BACKOFF_S_MAX)
-
-
-def retry_after_s(error: AdapterError | None) -> float | None:
-    """Return how long the provider wants to be left alone; None where it does not say, or says it as a date."""
-    headers = error.headers if isinstance(error, UpstreamError) else {}
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            told_s = float(headers.get(name, "")) * unit
-        except ValueError:
-            continue
-        if 0 <= told_s < float("inf"):
-            return told_s
-    return None
+    return is_hopeless(error, BACKOFF_S_MAX)
 
 
 def wait_s(error: AdapterError | None, turn: int) -> float:

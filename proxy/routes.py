@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import unquote
 
 import orjson
@@ -19,6 +20,7 @@ from proxy.auth import end_user
 from proxy.errors import ClientError, method_not_allowed, model_not_found, unavailable, unknown_url
 from proxy.gateway import Gateway
 from proxy.passthrough import relay
+from proxy.paths import Path
 from proxy.places import Places
 from proxy.principal import Principal
 from proxy.telemetry import Telemetry
@@ -94,9 +96,9 @@ class Routes:
             await self.gateway.admit(request.headers)
             await self.gateway.body(request)  # the request keeps it
 
-    async def _caller(self, request: web.BaseRequest) -> Principal:
+    async def _caller(self, request: web.BaseRequest, *, ask_store: bool = True) -> Principal:
         """Who asks, and for which of its end users if a header says so."""
-        _, principal = await self.gateway.admit(request.headers, ask_store=True)
+        _, principal = await self.gateway.admit(request.headers, ask_store=ask_store)
         named = (principal.user_from or "").startswith("header:")
         return end_user(principal, request.headers, {}) if named else principal
 
@@ -105,13 +107,18 @@ class Routes:
         paths = self.gateway.rules.paths
         if not paths.covers(path):
             raise unknown_url(request.method, path)
-        principal = await self._caller(request)
-        listed = paths.find(path, principal)
-        if listed is None:
-            raise unknown_url(request.method, path)
+        await self._listed(request, path, ask_store=False)  # so that a stranger's body is not waited for
         await self._received(request)
         async with self._place():
-            return await relay(self.gateway, request, listed, principal, request_id)
+            return await relay(self.gateway, request, partial(self._listed, request, path), request_id)
+
+    async def _listed(self, request: web.BaseRequest, path: str, *, ask_store: bool = True) -> tuple[Path, Principal]:
+        """Return the entry that covers the path for this caller, and the caller. Raises ClientError."""
+        principal = await self._caller(request, ask_store=ask_store)
+        listed = self.gateway.rules.paths.find(path, principal)
+        if listed is None:
+            raise unknown_url(request.method, path)
+        return listed, principal
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:

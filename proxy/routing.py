@@ -67,7 +67,8 @@ class Router:
         if own == _NO_LIMITS:
             return target
         patient = False if own.first_token_s is not None else None
-        return replace(target, timeouts=limits_of(own, upstream.timeouts), patient=patient)
+        limits = limits_of(own, upstream.timeouts)
+        return replace(target, timeouts=limits, patient=patient, own_stall_s=own.write_stall_s)
 
     def _find(self, model: str) -> tuple[Spread | None, str]:
         exact = self._exact.get(model)

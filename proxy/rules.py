@@ -6,9 +6,13 @@ Made whole from a configuration and what is stored, then never changed: a call t
 from dataclasses import dataclass
 
 from proxy.admission import Admitter
+from proxy.asked import Asked
 from proxy.auth import Gate
+from proxy.errors import model_not_found
 from proxy.paths import Paths
+from proxy.principal import Principal
 from proxy.routing import Router
+from proxy.upstreams import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,3 +24,13 @@ class Rules:
     admitter: Admitter
     paths: Paths
     version: str  # of the stored keys and budgets
+
+    def targets(self, asked: Asked, principal: Principal) -> list[Target]:
+        """Return where the call may be tried, in order. Raises ClientError 404: no such model for this caller and operation."""
+        if not principal.may_use(asked.model):
+            raise model_not_found(asked.model)
+        targets = self.router.targets(asked.model, principal.caller, stream=asked.stream)
+        targets = [target for target in targets if asked.operation in target.upstream.adapter.operations]
+        if not targets:
+            raise model_not_found(asked.model)
+        return targets

@@ -4,10 +4,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-
-from aiohttp import web
 
 from accounting.charge import Receipt, Till
 from accounting.journal.recovery import Recovery
@@ -17,9 +15,7 @@ from accounting.reading import Reader
 from accounting.store.errors import StoreError, StoreSettingsError
 from accounting.stored import Stored, StoredConfig
 from accounting.supervisor import Supervisor
-from adapters.transport.base import Transport
 from adapters.transport.options import TransportOptions, shrink_tls_buffers
-from adapters.transport.raw import RawTransport
 from proxy.admin import admin_routes
 from proxy.attempts import Trier
 from proxy.building import build_prices, build_rules, build_upstreams
@@ -34,9 +30,10 @@ from proxy.gateway import Gateway
 from proxy.gauges import Gauges
 from proxy.health import Health
 from proxy.latency import Latencies
+from proxy.listening import Listeners, ops_server
 from proxy.ops import Ops
 from proxy.places import Places
-from proxy.reaching import Files, credentials_for, open_store, token_transport
+from proxy.reaching import Files, Transports, credentials_for, open_store
 from proxy.retrying import RetryBudget
 from proxy.routes import Routes
 from proxy.telemetry import Telemetry
@@ -79,8 +76,7 @@ class Sidecar:
         self.telemetry = Telemetry(_models(config))
         self.health, self._latencies = Health(), Latencies()
         self.feed = CallbackFeed(self.telemetry.registry)
-        self._transports: dict[TransportOptions, Transport] = {}
-        self._tokens: Transport | None = None
+        self._transports = Transports()
         self.url = self.ops_url = ""
         self.drain_asked = asyncio.Event()  # whoever runs the sidecar then calls `stop`
         self.routes: Routes
@@ -91,72 +87,33 @@ class Sidecar:
         self._upstreams: Upstreams = {}
         self._files = Files()
         self._stored: Stored | None = None
-        self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._listeners = Listeners()
         self._background: list[asyncio.Task[None]] = []
         self._reloading = asyncio.Lock()
 
     async def start(self) -> None:
-        """Start everything; calls are answered when this returns. Raises StoreSettingsError and OSError (port in use)."""
-        shrink_tls_buffers()
-        self.journal.open()
-        await self._meet_store()
-        await self._fakes.start(self.config)
-        self._upstreams = self._connect(self.config)
-        config, server = self.config, self.config.server
-        rules = build_rules(config, self._stored, self._upstreams, self._prices, self._latencies)
-        self.ledger.config_version = rules.version
-        self.ledger.on_overspent = self.telemetry.overspent
-        self.feed.retune(config.callbacks)
-        self.ledger.on_settled = budget_alerts(
-            self.ledger, self.reader, self.supervisor, alerts=lambda: self.config.alerts,
-            transport=lambda: self._transport(TransportOptions()),
-        ).settled  # fmt: skip
-        till = Till(ledger=self.ledger, supervisor=self.supervisor, on_receipt=self._receipt)
-        trier = Trier(
-            tries=config.retries.attempts, retries=RetryBudget(config.retries.budget), fetch=self._files.fetch,
-            on_failure=self.telemetry.attempt_failed, health=self.health, latencies=self._latencies,
-        )  # fmt: skip
-        gateway = Gateway(
-            rules=rules,
-            till=till,
-            trier=fed(trier, self.feed),
-            supervisor=self.supervisor,
-            server=server,
-            timeouts=config.timeouts,
-            defaults=self.defaults,
-            version=self.stored.version,
-            on_overhead=self.telemetry.overhead_of,
-            reload=self.reload,
-            cache=AnswerCache(self.store, config.cache),
-        )
-        places = Places(most=server.max_in_flight, queue=server.queue, queue_s=server.queue_seconds)
-        self.routes = Routes(gateway=gateway, reader=self.reader, places=places, telemetry=self.telemetry)
-        gauges = Gauges(
-            self.telemetry.registry, store=self.store, ledger=self.ledger, reader=self.reader,
-            budgets=lambda: gateway.rules.admitter.book.all(), journal=self.journal,
-        )  # fmt: skip
-        fitness = Fitness(self.telemetry.registry, self.health, lambda: self._upstreams)
+        """Start everything; calls are answered when this returns. Raises StoreSettingsError and OSError (port in use).
 
-        async def collect() -> None:
-            fitness.collect()
-            await gauges.collect()
-
-        ops = Ops(
-            registry=self.telemetry.registry, ready=self._not_ready, collect=collect,
-            admin_token=config.ops.admin_token.reveal(), details=fitness.details, admin=admin_routes(self),
-        )  # fmt: skip
-        self.url = await self._listen(config.listen, EdgeServer(
-            self.routes.handle, max_body_bytes=server.max_body_bytes, header_s=server.header_seconds, max_connections=server.max_connections,
-            stall_s=config.timeouts.write_stall_s, open_to_all=config.auth.mode == "none",
-        ), reuse_port=self._reuse_port)  # fmt: skip
-        self.ops_url = await self._listen(config.ops.listen, EdgeServer(
-            ops.handle, max_body_bytes=2**20, header_s=server.header_seconds, max_connections=256,
-        ))  # fmt: skip
-        self._background = [
-            self.supervisor.spawn(self.ledger.heartbeat(), name="heartbeat"),
-            self.supervisor.spawn(self._poll(), name="poll"),
-            self.supervisor.spawn(self.recovery.run(), name="recovery"),
-        ]
+        Whatever was opened until something failed is closed again.
+        """
+        try:
+            shrink_tls_buffers()
+            self.journal.open()
+            await self._meet_store()
+            await self._fakes.start(self.config)
+            self._upstreams = self._connect(self.config)
+            self.feed.retune(self.config.callbacks)
+            gateway = self._gateway()
+            self._watch_spending()
+            await self._listen(gateway)
+            self._background = [
+                self.supervisor.spawn(self.ledger.heartbeat(), name="heartbeat"),
+                self.supervisor.spawn(self._poll(), name="poll"),
+                self.supervisor.spawn(self.recovery.run(), name="recovery"),
+            ]
+        except BaseException:
+            await self._close()
+            raise
 
     async def stop(self, drain_s: float | None = None) -> None:
         """Take no new calls, let those in flight end, settle everything, then close. Safe to call once."""
@@ -166,23 +123,7 @@ class Sidecar:
             if not await places.until_idle(limit_s):
                 self.routes.gateway.interrupt()  # streams end with an event that says so
                 await places.until_idle(INTERRUPT_S)
-        for close in reversed(self._closers):
-            await close()
-        for task in self._background:
-            task.cancel()
-        left = await self.supervisor.drain(5.0)
-        if left:
-            _log.warning("%d background tasks did not end in time", left)
-        await self.feed.runner.close()
-        for transport in (*self._transports.values(), *([self._tokens] if self._tokens else [])):
-            await transport.close()
-        self.recovery.release()
-        self.journal.close()
-        await self._files.close()
-        await self._fakes.stop()
-        await self.store.close()
-        if self.embedded is not None:
-            await self.embedded.stop()
+        await self._close()
 
     async def reload(self, version: str) -> None:
         """Bring the rules up to what is stored, if they are older than `version`."""
@@ -229,13 +170,98 @@ class Sidecar:
     def _connect(self, config: Config) -> Upstreams:
         """Return the configured providers, on the transports that are already open where the settings are the same."""
         return build_upstreams(
-            self._fakes.placed(config), self._transport, credentials_for(self._token_transport, self._environ)
+            self._fakes.placed(config), self._transports.of, credentials_for(self._transports.tokens, self._environ)
         )
 
     def _replace_rules(self) -> None:
         rules = build_rules(self.config, self._stored, self._upstreams, self._prices, self._latencies)
         self.routes.gateway.rules = rules
         self.ledger.config_version = rules.version
+
+    def _gateway(self) -> Gateway:
+        """Return what every call meets, with the rules that are in force now."""
+        config = self.config
+        rules = build_rules(config, self._stored, self._upstreams, self._prices, self._latencies)
+        self.ledger.config_version = rules.version
+        trier = Trier(
+            tries=config.retries.attempts, retries=RetryBudget(config.retries.budget), fetch=self._files.fetch,
+            on_failure=self.telemetry.attempt_failed, health=self.health, latencies=self._latencies,
+        )  # fmt: skip
+        return Gateway(
+            rules=rules,
+            till=Till(ledger=self.ledger, supervisor=self.supervisor, on_receipt=self._receipt),
+            trier=fed(trier, self.feed),
+            supervisor=self.supervisor,
+            server=config.server,
+            timeouts=config.timeouts,
+            defaults=self.defaults,
+            version=self.stored.version,
+            on_overhead=self.telemetry.overhead_of,
+            reload=self.reload,
+            cache=AnswerCache(self.store, config.cache),
+        )
+
+    def _watch_spending(self) -> None:
+        """Hear of what is settled: alerts at soft thresholds, and calls that used more than they held."""
+        self.ledger.on_overspent = self.telemetry.overspent
+        self.ledger.on_settled = budget_alerts(
+            self.ledger, self.reader, self.supervisor, alerts=lambda: self.config.alerts,
+            transport=lambda: self._transports.of(TransportOptions()),
+        ).settled  # fmt: skip
+
+    async def _listen(self, gateway: Gateway) -> None:
+        """Open both listeners. Raises OSError."""
+        config, server = self.config, self.config.server
+        places = Places(most=server.max_in_flight, queue=server.queue, queue_s=server.queue_seconds)
+        self.routes = Routes(gateway=gateway, reader=self.reader, places=places, telemetry=self.telemetry)
+        data = EdgeServer(
+            self.routes.handle, max_body_bytes=server.max_body_bytes, header_s=server.header_seconds, max_connections=server.max_connections,
+            stall_s=config.timeouts.write_stall_s, open_to_all=config.auth.mode == "none",
+        )  # fmt: skip
+        self.url = await self._listeners.open(config.listen, data, reuse_port=self._reuse_port)
+        ops = ops_server(self._ops(gateway).handle, header_s=server.header_seconds)
+        self.ops_url = await self._listeners.open(config.ops.listen, ops)
+
+    def _ops(self, gateway: Gateway) -> Ops:
+        """Return what the ops listener serves."""
+        registry = self.telemetry.registry
+        gauges = Gauges(
+            registry, store=self.store, ledger=self.ledger, reader=self.reader,
+            budgets=lambda: gateway.rules.admitter.book.all(), journal=self.journal,
+        )  # fmt: skip
+        fitness = Fitness(registry, self.health, lambda: self._upstreams)
+
+        async def collect() -> None:
+            fitness.collect()
+            await gauges.collect()
+
+        return Ops(
+            registry=registry, ready=self._not_ready, collect=collect,
+            admin_token=self.config.ops.admin_token.reveal(), details=fitness.details, admin=admin_routes(self),
+        )  # fmt: skip
+
+    async def _close(self) -> None:
+        """Close whatever is open, from the outside in; all of it, also where closing a part fails."""
+        async with contextlib.AsyncExitStack() as parts:  # the last that is pushed is closed first
+            if self.embedded is not None:
+                parts.push_async_callback(self.embedded.stop)
+            parts.push_async_callback(self.store.close)
+            parts.push_async_callback(self._fakes.stop)
+            parts.push_async_callback(self._files.close)
+            parts.callback(self.journal.close)
+            parts.callback(self.recovery.release)
+            parts.push_async_callback(self._transports.close)
+            parts.push_async_callback(self.feed.runner.close)
+            parts.push_async_callback(self._end_tasks)
+            parts.push_async_callback(self._listeners.close)
+
+    async def _end_tasks(self) -> None:
+        for task in self._background:
+            task.cancel()
+        self.ledger.give_up_escrows()
+        left = await self.supervisor.drain(5.0)
+        if left:
+            _log.warning("%d background tasks did not end in time", left)
 
     async def _meet_store(self) -> None:
         """Connect if the store is there; if not, start all the same: each budget has its own policy for that."""
@@ -258,16 +284,6 @@ class Sidecar:
             with contextlib.suppress(StoreError):
                 await self.reload(await self.stored.version())
 
-    async def _listen(self, address: str, server: EdgeServer, *, reuse_port: bool = False) -> str:
-        host, _, port = address.rpartition(":")
-        runner = web.ServerRunner(server, shutdown_timeout=1.0)
-        await runner.setup()
-        site = web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024, reuse_port=reuse_port or None)
-        await site.start()
-        self._closers.append(runner.cleanup)
-        name = runner.addresses[0]
-        return f"http://{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
-
     def _not_ready(self) -> dict[str, str]:
         missing = {}
         if not self.store.up:
@@ -283,16 +299,6 @@ class Sidecar:
     def _receipt(self, receipt: Receipt) -> None:
         self.telemetry.receipt(receipt)
         self.feed.receipt(receipt)
-
-    def _transport(self, options: TransportOptions) -> Transport:
-        if options not in self._transports:
-            self._transports[options] = RawTransport(options)
-        return self._transports[options]
-
-    def _token_transport(self) -> Transport:
-        if self._tokens is None:
-            self._tokens = token_transport()
-        return self._tokens
 
 
 def _file_state(source: str) -> tuple[int, int] | None:

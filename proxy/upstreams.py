@@ -16,7 +16,8 @@ PATIENT_S = 600.0  # for the first byte where the model thinks first, or all of 
 class Upstream:
     """One configured provider. `price_list` is None where the vendor's own prices do not apply.
 
-    `patient`: nobody set `first_token`, so it may grow where a first byte takes long for a good reason.
+    `patient`: nobody set `first_token`, so it may grow where a first byte takes long for a good reason. `write_stall_s` is how long a
+    client may refuse to read what comes from here, None where the general limit holds.
     """
 
     endpoint: Endpoint
@@ -27,6 +28,7 @@ class Upstream:
     price_list: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     patient: bool = False
+    write_stall_s: float | None = None
     keys: KeyRotation = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,10 +45,6 @@ class Upstream:
             return 0
         return self.keys.choose(asyncio.get_running_loop().time(), stick_to=stick_to, without=without)
 
-    def next_credentials(self) -> Credentials:
-        """Return the API keys in turn."""
-        return self.credentials[self.next_key()]
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -57,6 +55,7 @@ class Target:
     timeouts: Timeouts | None = None
     patient: bool | None = None
     stick_to: str | None = None
+    own_stall_s: float | None = None
 
     @property
     def names(self) -> tuple[str, str]:
@@ -71,6 +70,11 @@ class Target:
     def limits(self) -> Timeouts:
         """Return the time limits of an attempt."""
         return self.timeouts or self.upstream.timeouts
+
+    @property
+    def write_stall_s(self) -> float | None:
+        """How long a client may refuse to read; None where the general limit holds."""
+        return self.own_stall_s or self.upstream.write_stall_s
 
     @property
     def is_patient(self) -> bool:

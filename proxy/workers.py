@@ -12,13 +12,13 @@ import signal
 import socket
 
 import aiohttp
-from aiohttp import web
 
 from accounting.store.embedded import EmbeddedStore
 from accounting.supervisor import Supervisor
 from proxy.config.address import parse_address
 from proxy.config.model import Config
-from proxy.edge import EdgeServer, Handler
+from proxy.edge import Handler
+from proxy.listening import Listeners, ops_server, written
 from proxy.merging import Page, counters, merge, parse
 from proxy.reaching import open_store
 from proxy.worker import Worker, WorkerError, command
@@ -46,7 +46,7 @@ class Workers:
         self._embedded: EmbeddedStore | None = open_store(config)[1]
         self._port: socket.socket | None = None
         self._http: aiohttp.ClientSession
-        self._runner: web.ServerRunner | None = None
+        self._listeners = Listeners()
         self._pages: dict[int, Page] = {}  # the last of each living worker
         self._gone: Page = {}  # what dead ones counted
 
@@ -83,8 +83,7 @@ class Workers:
             self._tell(signal.SIGKILL)
             await self._all_ended()
         await self.supervisor.drain(0.1)
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._listeners.close()
         if hasattr(self, "_http"):
             await self._http.close()
         if self._embedded is not None:
@@ -154,14 +153,8 @@ class Workers:
                 lost = 0
 
     async def _listen(self, handle: Handler) -> None:
-        host, port = parse_address(self.config.ops.listen)
-        header_s = self.config.server.header_seconds
-        server = EdgeServer(handle, max_body_bytes=2**20, header_s=header_s, max_connections=256)
-        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        name = self._runner.addresses[0]
-        self.ops_url = f"http://{_written(name[0], name[1])}"
+        server = ops_server(handle, header_s=self.config.server.header_seconds)
+        self.ops_url = await self._listeners.open(self.config.ops.listen, server)
 
 
 def reserve_port(listen: str) -> tuple[socket.socket, str]:
@@ -183,11 +176,7 @@ def reserve_port(listen: str) -> tuple[socket.socket, str]:
     except OSError:
         held.close()
         raise
-    return held, _written(str(address[0]), int(address[1]))
-
-
-def _written(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return held, written(str(address[0]), int(address[1]))
 
 
 _OWN = """# HELP bursar_workers_ready Workers that answer calls.

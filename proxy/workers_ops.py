@@ -4,22 +4,22 @@ Admin and UI show what is in the store, which every worker knows alike; what hap
 """
 
 import asyncio
-import hmac
 
 import aiohttp
 import orjson
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from proxy.errors import ClientError, method_not_allowed, unauthorised, unavailable, unknown_url
+from proxy.errors import method_not_allowed, unavailable, unknown_url
 from proxy.merging import text
-from proxy.ops import METRICS_KEPT_S
+from proxy.ops import METRICS_KEPT_S, answered, authorise, json_response
 from proxy.worker import Worker
 from proxy.workers import Workers
 
 _ANSWER_S = 30.0  # until the head of a worker's answer
 _HOP = ("connection", "content-length", "date", "host", "keep-alive", "server", "transfer-encoding")
 _OK = 200
+Upstreams = dict[str, dict[str, int]]  # by provider, what is not as it should be
 
 
 class WorkersOps:
@@ -33,12 +33,7 @@ class WorkersOps:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
-        try:
-            return await self._dispatch(request)
-        except ClientError as error:
-            return web.Response(
-                status=error.status, body=error.body(), headers=error.headers, content_type="application/json"
-            )
+        return await answered(self._dispatch(request))
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
@@ -49,10 +44,11 @@ class WorkersOps:
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed(request.method, "GET")
         if path == "/livez":
-            return _json(_OK, {"status": "ok"})
+            return json_response(_OK, {"status": "ok"})
         if path == "/readyz":
-            missing = await self._missing()
-            return _json(503 if missing else _OK, {"status": "not ready" if missing else "ok", "checks": missing})
+            missing, upstreams = await self._fitness()
+            status = "not ready" if missing else "ok"
+            return json_response(503 if missing else _OK, {"status": status, "checks": missing, "upstreams": upstreams})
         return web.Response(body=await self._scrape(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def _scrape(self) -> bytes:
@@ -63,23 +59,28 @@ class WorkersOps:
                 self._metrics_at_s = now_s
             return self._metrics
 
-    async def _missing(self) -> dict[str, str]:
+    async def _fitness(self) -> tuple[dict[str, str], Upstreams]:
+        """Return what is not ready, by worker, and of each provider the worst that a worker says."""
         if self._workers.stopping.is_set():
-            return {"drain": "shutting down"}
-        found = await asyncio.gather(*(_unready(worker) for worker in self._workers.workers))
-        pairs = zip(self._workers.workers, found, strict=True)
-        return {f"worker {worker.number}": why for worker, why in pairs if why}
+            return {"drain": "shutting down"}, {}
+        found = await asyncio.gather(*(_fitness(worker) for worker in self._workers.workers))
+        missing, worst = {}, Upstreams()
+        for worker, (why, upstreams) in zip(self._workers.workers, found, strict=True):
+            if why:
+                missing[f"worker {worker.number}"] = why
+            for name, state in upstreams.items():
+                known = worst.setdefault(name, {})
+                known.update({what: max(count, known.get(what, 0)) for what, count in state.items()})
+        return missing, worst
 
     def _drain(self, request: web.BaseRequest) -> web.Response:
         """All are to drain, and a worker knows only itself: so the parent looks at the token."""
         known = self._workers.config.ops.admin_token.reveal()
         if not known:
             raise unknown_url(request.method, request.path)
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), known.encode()):
-            raise unauthorised("The admin interface wants its own bearer token (ops.admin_token).")
+        authorise(request, known)
         self._workers.drain_asked.set()
-        return _json(_OK, {"status": "draining"})
+        return json_response(_OK, {"status": "draining"})
 
     async def _relay(self, request: web.BaseRequest) -> web.StreamResponse:
         """Let a worker answer; the first that is ready, so that one page sees one worker."""
@@ -105,16 +106,12 @@ class WorkersOps:
             return response
 
 
-async def _unready(worker: Worker) -> str:
-    """Say why a worker is not ready; empty if it is."""
+async def _fitness(worker: Worker) -> tuple[str, Upstreams]:
+    """Say why a worker is not ready, empty if it is; and what it says of the providers."""
     answer = await worker.ask("/readyz")
     if answer is None:
-        return "does not answer"
+        return "does not answer", {}
     status, body = answer
-    if status == _OK:
-        return ""
-    return "; ".join(orjson.loads(body).get("checks", {}).values()) or "not ready"
-
-
-def _json(status: int, body: object) -> web.Response:
-    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
+    told = orjson.loads(body)
+    why = "" if status == _OK else "; ".join(told.get("checks", {}).values()) or "not ready"
+    return why, told.get("upstreams", {})

@@ -635,7 +635,7 @@ def test_an_error_keeps_its_status_and_says_openais_words(status, body, own_stat
         (b'{"error":"m"}', "m"),
         (b'{"message":"m"}', "m"),
         (b'{"detail":"m"}', "m"),
-        (b'{"detail":[{"msg":"m"}]}', '[{"msg":"m"}]'),
+        (b'{"detail":[{"msg":"m"}]}', "m"),
         (b'[{"error":{"message":"m"}}]', "m"),
         (b'"m"', "m"),
         (b"m\n", "m"),

@@ -12,7 +12,9 @@ from typing import Any
 import orjson
 
 from adapters.base import JSON
+from adapters.error_text import plain
 from adapters.errors import UpstreamAuthError, UpstreamError
+from adapters.retrying import RETRY_HEADERS
 
 MESSAGE_CHARS_MAX = 2000
 
@@ -66,7 +68,6 @@ _NO_MODEL = re.compile(
     r"|not support(ed)? .{0,40}on-demand",
     re.IGNORECASE,
 )
-_PASSED_ON = ("retry-after", "retry-after-ms", "x-should-retry")
 _ERROR_STATUS_MIN = 400
 
 
@@ -74,7 +75,7 @@ def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> U
     """Translate an answer with an error status; `headers` have names in lower case, the body may be anything."""
     parsed = _object(body)
     kind = headers.get("x-amzn-errortype") or _text(parsed, "__type", "code") or _text(parsed.get("Output"), "__type")
-    message = message_of(parsed) or ("" if parsed else _plain(body))
+    message = message_of(parsed) or ("" if parsed else plain(body)[:MESSAGE_CHARS_MAX])
     return _error(kind, status, message, passed_on(headers))
 
 
@@ -109,7 +110,7 @@ def message_of(parsed: JSON) -> str:
 
 def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers worth handing on, Amazon's request id under OpenAI's name."""
-    kept = {name: headers[name] for name in _PASSED_ON if name in headers}
+    kept = {name: headers[name] for name in RETRY_HEADERS if name in headers}
     if "x-amzn-requestid" in headers:
         kept["x-request-id"] = headers["x-amzn-requestid"]
     return kept
@@ -162,11 +163,3 @@ def _text(parsed: Any, *keys: str) -> str:
             if isinstance(value, str) and value:
                 return value
     return ""
-
-
-def _plain(body: bytes) -> str:
-    """Return the words of a body that is no JSON object, without a page's markup."""
-    text = body[: 4 * MESSAGE_CHARS_MAX].decode("utf-8", "replace")
-    if "<" in text:
-        text = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    return " ".join(text.split())[:MESSAGE_CHARS_MAX]

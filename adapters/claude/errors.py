@@ -12,6 +12,7 @@ from typing import Any
 
 from adapters.error_text import ErrorText, error_text, error_value
 from adapters.errors import UpstreamAuthError, UpstreamError
+from adapters.retrying import RETRY_HEADERS
 
 _KINDS: Mapping[str, tuple[int, str, str | None]] = {  # Claude's type -> status, OpenAI's type and code
     "invalid_request_error": (400, "invalid_request_error", None),
@@ -27,7 +28,6 @@ _KINDS: Mapping[str, tuple[int, str, str | None]] = {  # Claude's type -> status
 }
 _BY_STATUS = {kind[0]: name for name, kind in _KINDS.items()}
 _TOO_LONG = ("prompt is too long", "exceed context limit", "exceeds the context", "input is too long")
-_KEPT = ("retry-after", "retry-after-ms", "x-should-retry")
 _LIMITS = {"requests": "requests", "tokens": "tokens"}
 _PREFIX = "anthropic-ratelimit-"
 
@@ -46,7 +46,7 @@ def error_from_event(value: Any, headers: Mapping[str, str] | None = None) -> Up
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers worth handing on, rate limits under OpenAI's names too; names in lower case."""
-    kept = {name: headers[name] for name in _KEPT if name in headers}
+    kept = {name: headers[name] for name in RETRY_HEADERS if name in headers}
     request_id = headers.get("request-id") or headers.get("x-request-id")
     if request_id:
         kept["x-request-id"] = request_id

@@ -23,21 +23,16 @@ from adapters.clients.base import TEMPERATURE, BaseLLMClient
 from adapters.clients.call import ClientCall, Try
 from adapters.clients.errors import LLMClientError, client_error
 from adapters.clients.messages import JSON, LLMMessage, LLMResponse, message_dicts
-from adapters.clients.opening import Opened, opened
 from adapters.clients.options import Access, ClientOptions
-from adapters.clients.retrying import Retry, is_safe
+from adapters.clients.retrying import Retry
 from adapters.clients.rotation import Rotation
 from adapters.clients.streaming import pieces_of
 from adapters.clients.texts import content_of, finish_of, refuses_sampling
 from adapters.credentials.base import Credentials
-from adapters.errors import (
-    AdapterError,
-    InvalidRequestError,
-    UpstreamError,
-    UpstreamTimeoutError,
-    UpstreamUnavailableError,
-)
+from adapters.errors import AdapterError, InvalidRequestError, UpstreamError
+from adapters.opening import FIRST_REDIRECT, Opened, opened, sent
 from adapters.registry import make_adapter
+from adapters.retrying import is_safe
 from adapters.transport.base import Timeouts
 
 if TYPE_CHECKING:
@@ -256,26 +251,10 @@ class LLMClient(BaseLLMClient):
         meter = Meter(model, lambda: count_input("chat", body, model))
         this = Try(model=model, price=self._price(model), meter=meter, billable=True)
         call.tries.append(this)
-        try:
-            response = await self._access.transport.send(request, self._timeouts)
-        except UpstreamUnavailableError as error:
-            this.billable = error.delivered
-            raise
-        except UpstreamTimeoutError as error:
-            this.billable = error.phase not in ("connect", "tls")
-            raise
-        try:
-            if response.status >= 300:  # noqa: PLR2004 - no answer: nothing is billed
-                call.status, this.billable = response.status, False
-            begun = await opened(exchange, response, stream=stream)
-        except BaseException as error:
-            if type(error) is UpstreamError:
-                this.billable = False  # the provider's own error, also one sent as a 200
-            response.close()
-            raise
-        if begun.answer is not None:
-            meter.observe([begun.answer.completion])
-        return begun
+        response = await sent(self._access.transport, request, self._timeouts, this)
+        if response.status >= FIRST_REDIRECT:
+            call.status = response.status
+        return await opened(exchange, response, this, stream=stream)
 
     async def _with_media(self, call: Call) -> Call:
         wanted = self._adapter.wanted_media(call)

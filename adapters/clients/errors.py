@@ -8,7 +8,6 @@ LLMClientError
     BudgetExceededError         refused here, by the cost controller: nothing was sent
 """
 
-from adapters.clients.retrying import retry_after_s
 from adapters.errors import (
     AdapterError,
     UpstreamAuthError,
@@ -17,6 +16,7 @@ from adapters.errors import (
     UpstreamTimeoutError,
     UpstreamUnavailableError,
 )
+from adapters.retrying import retry_after_s
 
 
 class LLMClientError(Exception):

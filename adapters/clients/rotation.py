@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from adapters.clients.retrying import concerns_key, retry_after_s
 from adapters.credentials.base import Credentials
 from adapters.errors import UpstreamAuthError, UpstreamError
+from adapters.retrying import concerns_key, retry_after_s
 
 LIMITED_S = 10.0
 REFUSED_S = 300.0

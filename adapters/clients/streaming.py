@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator
 
 from adapters.clients.call import ClientCall
-from adapters.clients.opening import Opened
 from adapters.clients.texts import content_of, finish_of
+from adapters.opening import Opened
 
 
 async def pieces_of(call: ClientCall, begun: Opened) -> AsyncGenerator[str, None]:

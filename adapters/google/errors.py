@@ -17,6 +17,7 @@ from adapters.error_text import error_object, text_of
 from adapters.errors import UpstreamAuthError, UpstreamError
 from adapters.exact import dumps_exact
 from adapters.lenient import items, string
+from adapters.retrying import RETRY_HEADERS
 
 TEXT_MAX = 1000  # characters kept of a body that is no error object
 _STATUS = {
@@ -46,7 +47,7 @@ _TOO_LONG = re.compile(
 )
 _MODEL_UNKNOWN = re.compile(r"\bmodels?/|Publisher Model", re.IGNORECASE)
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
-_KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-request-id", "x-should-retry")
+_KEPT_HEADERS = frozenset({*RETRY_HEADERS, "x-request-id"})
 
 
 def error_from(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:

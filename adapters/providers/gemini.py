@@ -16,8 +16,8 @@ from adapters.google.exchange import GoogleExchange, signatures_in
 from adapters.google.models import bare_name, model_of
 from adapters.google.request import Dialect, request_body
 from adapters.memory import Memory
+from adapters.vendors import vendor_url
 
-BASE_URL = "https://generativelanguage.googleapis.com"
 API_VERSION = "v1beta"  # where preview models and newer fields are
 
 
@@ -36,7 +36,7 @@ class GeminiAdapter(Adapter):
         name = bare_name(call.upstream_model)
         version = self.endpoint.options.get("api_version") or API_VERSION
         collection = "tunedModels" if call.upstream_model.startswith("tunedModels/") else "models"
-        base = f"{self.endpoint.base_url or BASE_URL}/{version}/{collection}/{quote(name, safe='')}"
+        base = f"{self.endpoint.base_url or vendor_url('gemini')}/{version}/{collection}/{quote(name, safe='')}"
         if call.operation == "embeddings":
             body, dropped = orjson.dumps(batch_body(call, name)), dropped_of(call.body)
             return GoogleExchange(call, self._memory, url=f"{base}:batchEmbedContents", body=body, dropped=dropped)

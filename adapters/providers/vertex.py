@@ -22,8 +22,8 @@ from adapters.google.exchange import GoogleExchange, signatures_in
 from adapters.google.models import bare_name, model_of
 from adapters.google.request import Dialect, request_body
 from adapters.memory import Memory
+from adapters.vendors import LOCATION
 
-LOCATION = "us-central1"
 _MULTI_REGIONS = frozenset(["us", "eu"])
 
 

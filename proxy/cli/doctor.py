@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -174,6 +174,8 @@ async def proxy_findings(config: Config) -> AsyncIterator[Finding]:
         else:
             checks = "; ".join(map(str, (status.get("checks") or {}).values()))
             yield bad("proxy", f"runs, but is not ready: {checks}", "mend what it names; it becomes ready by itself")
+        for finding in upstream_findings(status.get("upstreams") or {}):
+            yield finding
         return
     for name, listen in (("listen", config.listen), ("ops.listen", config.ops.listen)):
         host, port = local_address(listen)
@@ -182,6 +184,20 @@ async def proxy_findings(config: Config) -> AsyncIterator[Finding]:
             yield bad(name, f"{listen} is taken by another program", f"stop it, or set {name} to a free port")
         else:
             yield fine(name, f"{listen} is free")
+
+
+def upstream_findings(upstreams: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
+    """Say what a running proxy has met at its providers: targets that keep failing, API keys that are refused or limited."""
+    for name, state in upstreams.items():
+        left_out, resting = state.get("targets_left_out", 0), state.get("keys_resting", 0)
+        if left_out:
+            remedy = "the log says why its calls fail; it is tried again by itself"
+            yield note(f"upstream {name}", f"{left_out} of its targets kept failing and are left out for now", remedy)
+        if resting:
+            remedy = f"look whether providers.{name}.api_keys are valid, and within their limits and quota"
+            yield note(f"upstream {name}", f"{resting} of its API keys were refused or limited and rest", remedy)
+        if not left_out and not resting:
+            yield fine(f"upstream {name}", "every target and every API key is in use")
 
 
 async def _answers(host: str, port: int) -> bool:

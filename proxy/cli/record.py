@@ -17,13 +17,11 @@ import msgspec
 from adapters.base import Call, UpstreamRequest
 from adapters.credentials.base import Secret
 from adapters.errors import AdapterError, UpstreamError
-from adapters.transport.base import Transport
-from adapters.transport.options import TransportOptions
 from proxy.building import build_upstreams
 from proxy.builtin import BuiltInProviders
 from proxy.cli.connected import CommandError, add_command, load_for_command, misuse, run_plain
 from proxy.config.model import Config
-from proxy.reaching import Files, credentials_for, token_transport
+from proxy.reaching import Files, Transports, credentials_for
 from proxy.recording import Received, recorded_case
 from proxy.upstreams import Upstream
 
@@ -66,32 +64,19 @@ def run(args: argparse.Namespace) -> int:
 
 async def record(config: Config, provider: str, request: dict[str, Any], model: str) -> dict[str, Any]:
     """Make the call and return the case. Raises CommandError."""
-    from adapters.transport.raw import RawTransport
-
-    transports: list[Transport] = []
-
-    def transport(options: TransportOptions) -> Transport:
-        transports.append(RawTransport(options))
-        return transports[-1]
-
-    def fetching() -> Transport:
-        transports.append(token_transport())
-        return transports[-1]
-
-    fakes, files = BuiltInProviders(), Files()
+    fakes, files, transports = BuiltInProviders(), Files(), Transports()
     try:
         await fakes.start(config)
         only = msgspec.structs.replace(config, providers={provider: config.providers[provider]})
         placed = fakes.placed(only)
-        upstream = build_upstreams(placed, transport, credentials_for(fetching, os.environ))[provider]
+        upstream = build_upstreams(placed, transports.of, credentials_for(transports.tokens, os.environ))[provider]
         return await _exchanged(
             upstream, files, request, model, list(secrets_of(msgspec.to_builtins(config.providers, enc_hook=_revealed)))
         )
     except AdapterError as error:
         raise CommandError(f"{provider}: {error.message}") from error
     finally:
-        for each in transports:
-            await each.close()
+        await transports.close()
         await files.close()
         await fakes.stop()
 

@@ -4,15 +4,12 @@ from collections.abc import Iterator
 
 import msgspec
 
+from adapters.vendors import bills_after_cancel
 from proxy.config.model import Config, Passthrough
 from proxy.config.policy import AMOUNT_UNITS, Budget, Price
 from proxy.config.problem import Finding, Path, nameable, nearest
 from proxy.config.providers import kind_of
 
-# A cancelled stream is billed to its end there, so spend could pass the slice that is held.
-# Source: https://openrouter.ai/docs/api-reference/streaming (which of its providers stop at cancellation)
-_BILL_AFTER_CANCEL_KINDS = frozenset({"bedrock"})
-_BILL_AFTER_CANCEL_PRESETS = frozenset({"openrouter"})
 PRICE_NANOUSD_MAX = 10**15
 _ATTRIBUTES = {"usd": "nanousd"}
 
@@ -57,8 +54,7 @@ def _slices(config: Config, budget: Budget, path: Path) -> Iterator[Finding]:
     kind, _, value = budget.subject.partition(":")
     for name, provider in config.providers.items():
         concerned = kind != "provider" or value in {"*", name}
-        billing = kind_of(provider) in _BILL_AFTER_CANCEL_KINDS or provider.preset in _BILL_AFTER_CANCEL_PRESETS
-        if concerned and billing:
+        if concerned and bills_after_cancel(kind_of(provider), provider.preset):
             message = (
                 f"slice cannot bound a hard budget: {nameable(name)} bills a cancelled stream to its end; use clamp"
             )

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from adapters.credentials.base import Secret
+from adapters.vendors import LOCATION
 from proxy.config import address, amounts, leaves
 from proxy.config.leaves import StoreURL
 from proxy.config.model import Auth, Config, Log, Ops, StoreConfig, Timeouts
@@ -56,7 +57,6 @@ _VARIABLES_OF_PATHS: dict[Path, str] = {
 }
 
 AZURE_API_VERSION = "2024-10-21"
-VERTEX_LOCATION = "us-central1"
 _LEVELS: Mapping[str, Literal["debug", "info", "warning", "error"]] = {
     "debug": "debug",
     "info": "info",
@@ -221,7 +221,7 @@ def _vertex(reader: _Reader) -> Provider | None:
         kind="vertex",
         credentials_file=file,
         project=reader.read("GOOGLE_CLOUD_PROJECT", leaves.name),
-        location=reader.read("GOOGLE_CLOUD_LOCATION", leaves.identifier) or VERTEX_LOCATION,
+        location=reader.read("GOOGLE_CLOUD_LOCATION", leaves.identifier) or LOCATION,
     )
 
 
