@@ -9,9 +9,10 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from accounting.settling import Settler
-from accounting.store.errors import StoreError
+from accounting.store.errors import StoreError, StoreUnavailableError
 from accounting.store.scripts import script
 from accounting.store.store import Store
 from accounting.supervisor import Supervisor
@@ -52,11 +53,7 @@ class Acquaintance:
 
     async def meet(self, timeout_s: float) -> int:
         """Tell the store that we know its process; return its clock in ms. Raises StoreError."""
-        await self._store.start(timeout_s)
-        run_id = self._store.run_id
-        keys = [self._store.key("g"), self._store.key("sess")]
-        args: list[str | bytes | int] = [run_id, self._learn_ms, LIVE_MS, os.urandom(8).hex(), self._epoch]
-        reply = await self._store.run(script("generation"), keys, args, deadline_s=timeout_s, only_run_id=run_id)
+        run_id, reply = await self._introduced(asyncio.get_running_loop().time() + timeout_s)
         now_ms, until_ms, epoch = int(reply[0]), int(reply[1]), reply[2].decode()
         met_before = bool(self._epoch)
         self._run_id, self._epoch = run_id, epoch
@@ -74,6 +71,23 @@ class Acquaintance:
         if until_s > self._learning_until_s + 1:
             self._begin()
         self._learning_until_s = until_s
+
+    async def _introduced(self, until_s: float) -> tuple[str, list[Any]]:
+        """Return which process it is, and what it says of itself."""
+        loop = asyncio.get_running_loop()
+        keys = [self._store.key("g"), self._store.key("sess")]
+        while True:
+            await self._store.start(max(0.001, until_s - loop.time()))
+            run_id, left_s = self._store.run_id, max(0.001, until_s - loop.time())
+            args: list[str | bytes | int] = [run_id, self._learn_ms, LIVE_MS, os.urandom(8).hex(), self._epoch]
+            try:
+                return run_id, await self._store.run(
+                    script("generation"), keys, args, deadline_s=left_s, only_run_id=run_id
+                )
+            except StoreUnavailableError:
+                # Of a Cluster the first node that we ask need not be the one that has our slot.
+                if run_id == self._store.run_id or loop.time() >= until_s:
+                    raise
 
     def _begin(self) -> None:
         self._settler.trusted_run_id = ""

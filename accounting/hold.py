@@ -20,6 +20,7 @@ class HeldRow:
     limit: int
     used: int
     held: int
+    cover_seq: int = 0  # of the escrow that `amount` is taken from; 0: it is held for this call alone
 
     @property
     def remaining(self) -> int:
@@ -48,6 +49,7 @@ class Hold:
     rows: tuple[HeldRow, ...] = ()
     rates: tuple[RateRow, ...] = ()
     reserved: bool = True
+    escrow: bool = False  # not reserved, but covered by what was held ahead of time: see `accounting.escrow`
     lost: bool = False  # the store no longer has it: the call must end, or be held anew
     until_s: float = 0.0  # on the loop's clock; always earlier than the store's own idea of it
     notes: dict[str, Any] = field(default_factory=dict)  # for the journal: who called what

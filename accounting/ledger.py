@@ -10,12 +10,14 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from accounting.acquaintance import Acquaintance
 from accounting.ask import Ask
+from accounting.escrow import Escrows
 from accounting.growing import grow_arguments, grown
-from accounting.hold import Hold, LearningError
+from accounting.hold import BudgetRefusedError, Hold, LearningError, RefusedError
+from accounting.noting import Journal, NoJournal
 from accounting.periods import Window
 from accounting.reserving import (
     Windows,
@@ -42,38 +44,6 @@ _WHATEVER_WAS_HELD = -1
 _log = logging.getLogger("bursar")
 
 
-class Journal(Protocol):
-    """What the ledger writes down before it acts. See `accounting.journal`."""
-
-    def admitted(self, note: dict[str, Any]) -> None:
-        """Note a hold before its call is sent. Raises StoreError: then it must not be sent."""
-
-    def progress(self, seq: int, payload: bytes) -> None:
-        """Note how far an open call has come, before more is relayed; `payload` is a `Progress`, dumped."""
-
-    def settled(self, data: bytes) -> None:
-        """Note a settlement before the answer's last byte leaves."""
-
-    def acknowledged(self, seq: int) -> None:
-        """Note that the store has a settlement."""
-
-
-class NoJournal:
-    """For commands and tests that may lose what is in flight."""
-
-    def admitted(self, note: dict[str, Any]) -> None:
-        """Do nothing."""
-
-    def progress(self, seq: int, payload: bytes) -> None:
-        """Do nothing."""
-
-    def settled(self, data: bytes) -> None:
-        """Do nothing."""
-
-    def acknowledged(self, seq: int) -> None:
-        """Do nothing."""
-
-
 class Ledger:
     """One sidecar's side of the ledger: one session (`sid`), one sequence of calls."""
 
@@ -88,11 +58,12 @@ class Ledger:
     ) -> None:
         self.store, self.sid = store, sid or os.urandom(16).hex()
         self.config_version = "0"
-        self.unreserved_total = 0
+        self.unreserved_total = self.escrow_total = 0  # calls that were let pass without asking the store
         self.on_overspent: Callable[[dict[str, int]], None] = lambda _: None
         self.on_settled: Callable[[Hold, list[int]], None] = lambda _hold, _counts: None
         self.recover: Callable[[], Awaitable[None]] | None = None  # replays the journal when the store lost writes
         self.open: dict[int, Hold] = {}
+        self.escrows = Escrows()
         self._supervisor, self._journal = supervisor, journal or NoJournal()
         self.settler = Settler(store, self.sid, supervisor, self._journal.acknowledged)
         self._known = Acquaintance(store, self.settler, supervisor, self._give_back, embedded=embedded)
@@ -131,15 +102,11 @@ class Ledger:
                 hold = await self._reserved(seq, ask, request_id, tried, began_s + self.store.deadline_s)
             else:  # nobody limits this call: it is metered, and waits for no one
                 hold = Hold(seq=seq, request_id=request_id, granted=ask.wanted)
-        except LearningError:
-            if not _allowed_without_store(ask):
-                raise
-            hold = self._unreserved(ask, request_id)
+        except LearningError as error:
+            hold = self._without_store(ask, request_id, error)
         except StoreError as error:
             self._forget(seq, ask, tried)
-            if not _allowed_without_store(ask):
-                raise StoreUnavailableError(str(error)) from error
-            hold = self._unreserved(ask, request_id)
+            hold = self._without_store(ask, request_id, StoreUnavailableError(str(error)))
         except asyncio.CancelledError:
             self._forget(seq, ask, tried)
             raise
@@ -151,6 +118,8 @@ class Ledger:
             self.settler.send(settlement(hold, Spent()))
             raise
         self.open[hold.seq] = hold
+        if hold.reserved and hold.rows and self.escrows.noticed(ask, hold, began_s):
+            self._supervisor.spawn(self.keep_escrows(), name="escrow")
         return hold
 
     def progress(self, hold: Hold, payload: bytes) -> None:
@@ -163,6 +132,8 @@ class Ledger:
         if self.open.pop(hold.seq, None) is None:
             return
         item = settlement(hold, spent)
+        if hold.escrow:
+            self.escrows.settled(hold, (row[4] for row in item.rows))
         if over := overspent(item, hold):
             self.on_overspent(over)
         try:
@@ -180,17 +151,24 @@ class Ledger:
             await asyncio.sleep(HEARTBEAT_S)
             try:
                 await self.extend()
+                await self.keep_escrows()
             except StoreError as error:
                 _log.debug("heartbeat failed: %s", error)
 
-    async def extend(self) -> None:
-        """Give open holds another lease; mark those that the store no longer has. Raises StoreError.
+    async def extend(self, only: Sequence[Hold] | None = None) -> None:
+        """Give open holds (or `only` some) another lease; mark those that the store no longer has. Raises StoreError.
 
         A store that is learning takes back those that it lost.
         """
-        holds = [hold for hold in self.open.values() if hold.reserved and hold.rows]
+        every = [hold for hold in self.open.values() if hold.reserved and hold.rows] + self.escrows.holds()
+        holds = every if only is None else only
         for start in range(0, max(1, len(holds)), EXTEND_HOLDS_MAX):
             await self._extend(holds[start : start + EXTEND_HOLDS_MAX])
+
+    def give_up_escrows(self) -> None:
+        """Let others have what is held ahead of time: this sidecar stops."""
+        for hold in self.escrows.give_up():
+            self.settler.send(settlement(hold, Spent()))
 
     async def grow(self, hold: Hold, ask: Ask, wanted: int, least: int = 0) -> bool:
         """Let a hold grow towards `wanted` output tokens; False if not even `least` fits, or the store no longer has it.
@@ -208,13 +186,31 @@ class Ledger:
             hold.lost = hold.seq in self.open
         if reply[0] == b"GEN":
             await self._meet(self.store.deadline_s)
-            return False
         if reply[0] != b"OK":
             return False
         if hold.seq in self.open:
             grown(hold, reply)
             hold.until_s = _lease_until_s(began_s)
+            self._journal.grown(open_note(hold))
         return True
+
+    async def keep_escrows(self) -> None:
+        """Take and give back allowances for the time when the store is away, as they are due; what fails is due again."""
+        loop = asyncio.get_running_loop()
+        for hold in self.escrows.given_back(loop.time(), self.now_ms(), (self.open, self.settler.pending)):
+            self.settler.send(settlement(hold, Spent()))
+        for ask in self.escrows.wanted(loop.time()):
+            self._seq += 1
+            seq, began_s, tried = self._seq, loop.time(), list[Window]()
+            try:
+                hold = await self._reserved(seq, ask, "escrow", tried, began_s + self.store.deadline_s)
+            except RefusedError:
+                continue
+            except StoreError:
+                self._forget(seq, ask, tried)
+                return
+            hold.until_s = _lease_until_s(began_s)
+            self.escrows.took(ask, hold)
 
     async def _reserved(self, seq: int, ask: Ask, request_id: str, tried: list[Window], until_s: float) -> Hold:
         """`tried` is made to hold the windows that were last asked for: there, and nowhere else, something may be held."""
@@ -237,25 +233,34 @@ class Ledger:
                 error = refusal(verdict, ask, windows, reply)
                 if not isinstance(error, StoreError):
                     self.settler.terminal(seq)
+                if isinstance(error, BudgetRefusedError) and self.escrows.scarce(error.row.budget):
+                    self._supervisor.spawn(self.keep_escrows(), name="escrow")  # what they hold may be what is missing
                 if isinstance(error, LearningError):
                     self._known.learns(int(reply[1]) + error.wait_ms, int(reply[1]))
                 raise error
         msg = "the store's clock and generation would not settle"
         raise StoreUnavailableError(msg)
 
-    def _unreserved(self, ask: Ask, request_id: str) -> Hold:
-        self._seq += 1  # the one before may have reached the store
-        self.unreserved_total += 1
-        now_ms = self.now_ms()
+    def _without_store(self, ask: Ask, request_id: str, error: Exception) -> Hold:
+        """Return the hold of a call that all of its budgets let pass while the store is away. Raises `error` if they do not."""
+        now_ms, key = self.now_ms(), self.store.key
         windows = [self._windows.of(draw.budget, now_ms) for draw in ask.draws]
-        return unreserved(self._seq, ask, windows, self.store.key, now_ms, request_id)
+        counters = [counter_keys(key, draw.budget, window)[0] for draw, window in zip(ask.draws, windows, strict=True)]
+        allowance = self.escrows.admit(ask, counters, asyncio.get_running_loop().time())
+        if allowance is None:
+            raise error
+        self._seq += 1  # the one before may have reached the store
+        hold = unreserved(self._seq, ask, windows, key, now_ms, request_id, allowance=allowance)
+        self.escrows.opened(hold, allowance)
+        self.escrow_total += hold.escrow
+        self.unreserved_total += not hold.escrow
+        return hold
 
     def _forget(self, seq: int, ask: Ask, windows: Sequence[Window]) -> None:
         """A reserve whose answer never came may yet arrive: settle it with nothing, so that it can hold nothing."""
-        rows = []
-        for draw, window in zip(ask.draws, windows, strict=False):  # none, where it was never asked
-            rows.append((*counter_keys(self.store.key, draw.budget, window), "used", _WHATEVER_WAS_HELD, 0, 0))
-        self.settler.send(Settlement(seq=seq, rows=tuple(rows), spent=Spent()))
+        pairs = (counter_keys(self.store.key, d.budget, w) for d, w in zip(ask.draws, windows, strict=False))
+        rows = tuple((*pair, "used", _WHATEVER_WAS_HELD, 0, 0) for pair in pairs)  # none, where it was never asked
+        self.settler.send(Settlement(seq=seq, rows=rows, spent=Spent()))
 
     async def _meet(self, timeout_s: float) -> None:
         now_ms = await self._known.meet(timeout_s)
@@ -291,7 +296,3 @@ class Ledger:
 def _lease_until_s(began_s: float) -> float:
     """When a lease asked for then is over, on our clock: always before the store thinks so."""
     return began_s + TTL_MS * 0.99 / 1000 - 0.05
-
-
-def _allowed_without_store(ask: Ask) -> bool:
-    return all(draw.budget.outage == "allow" for draw in ask.draws if draw.budget.binds)

@@ -27,11 +27,12 @@ class Meter:
         self._service_tier: str | None = None
 
     def observe(self, chunks: Iterable[JSON]) -> None:
-        """Take chunks, or a whole completion, in OpenAI's form."""
+        """Take chunks, or a whole completion, in OpenAI's form. An empty one is only counted."""
         for chunk in chunks:
             self.chunks += 1
-            self.output.feed(chunk)
-            self._notice(chunk)
+            if chunk:
+                self.output.feed(chunk)
+                self._notice(chunk)
 
     def usage(self) -> Usage:
         """Return the usage: as reported, else counted and marked as an estimate."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from accounting.ask import Ask, Draw
 from accounting.budgets import Budget
+from accounting.escrow import Allowance
 from accounting.hold import (
     BudgetRefusedError,
     ConfigChangedError,
@@ -99,19 +100,30 @@ def held(
     return Hold(seq=seq, request_id=request_id, granted=reply[2], rows=tuple(rows), rates=tuple(rates))
 
 
-def unreserved(seq: int, ask: Ask, windows: Sequence[Window], key: Key, now_ms: int, request_id: str) -> Hold:
-    """Return the hold of a call that an outage policy lets pass: nothing is held, all of it is settled later."""
+def unreserved(
+    seq: int, ask: Ask, windows: Sequence[Window], key: Key, now_ms: int, request_id: str, *, allowance: Allowance
+) -> Hold:
+    """Return the hold of a call that an outage policy lets pass: nothing is held for it alone, all of it is settled later."""
     rows = []
-    for draw, window in zip(ask.draws, windows, strict=True):
+    for draw, window, escrow in zip(ask.draws, windows, allowance.escrows, strict=True):
+        amount = draw.fixed + draw.per_output * allowance.granted if escrow else 0
         counters, holds = counter_keys(key, draw.budget, window)
         field = f"u{now_ms // window.bucket_ms}" if window.bucket_ms else "used"
         rows.append(
             HeldRow(
-                budget=draw.budget, counters_key=counters, holds_key=holds, field=field, amount=0, expiry_ms=_expiry_ms(window, now_ms),
-                resets_ms=window.end_ms, limit=draw.budget.limit, used=0, held=0,
+                budget=draw.budget, counters_key=counters, holds_key=holds, field=field, amount=amount, expiry_ms=_expiry_ms(window, now_ms),
+                resets_ms=window.end_ms, limit=escrow.room if escrow else draw.budget.limit, used=0, held=amount,
+                cover_seq=escrow.hold.seq if escrow else 0,
             )
         )  # fmt: skip
-    return Hold(seq=seq, request_id=request_id, granted=ask.wanted, rows=tuple(rows), reserved=False)
+    return Hold(
+        seq=seq,
+        request_id=request_id,
+        granted=allowance.granted,
+        rows=tuple(rows),
+        reserved=False,
+        escrow=allowance.covered,
+    )
 
 
 def refusal(verdict: bytes, ask: Ask, windows: Sequence[Window], reply: Sequence[Any]) -> Exception:

@@ -6,9 +6,10 @@ from typing import Any, TypeAlias
 import orjson
 
 from accounting.budgets import AMOUNT_MAX, amounts
-from accounting.hold import Hold
+from accounting.hold import HeldRow, Hold
 
-Row: TypeAlias = tuple[str, str, str, int, int, int]  # counters key, holds key, field, held, actual, expiry_ms
+# counters key, holds key, field, held ("500@12": taken from what seq 12 holds), actual, expiry_ms
+Row: TypeAlias = tuple[str, str, str, int | str, int, int]
 
 RECORDS_MAX = 100_000
 DAYS_KEPT_MS = 400 * 86_400_000
@@ -79,8 +80,12 @@ def settlement(hold: Hold, spent: Spent) -> Settlement:
             row.budget.unit, requests=spent.requests, input_tokens=spent.input_tokens,
             output_tokens=spent.output_tokens, cost_nanousd=spent.cost_nanousd,
         )  # fmt: skip
-        rows.append((row.counters_key, row.holds_key, row.field, row.amount, actual, row.expiry_ms))
+        rows.append((row.counters_key, row.holds_key, row.field, _held(row), actual, row.expiry_ms))
     return Settlement(seq=hold.seq, rows=tuple(rows), spent=spent)
+
+
+def _held(row: HeldRow) -> int | str:
+    return f"{row.amount}@{row.cover_seq}" if row.cover_seq else row.amount
 
 
 def _countable(amount: int) -> int:
@@ -91,15 +96,15 @@ def _countable(amount: int) -> int:
 def overspent(item: Settlement, hold: Hold) -> dict[str, int]:
     """Return by unit what the call used beyond its hold; empty for every honest provider."""
     over: dict[str, int] = {}
-    for row, (_, _, _, held, actual, _) in zip(hold.rows, item.rows, strict=True):
-        if hold.reserved and actual > held and row.budget.binds:
-            over[row.budget.unit] = max(over.get(row.budget.unit, 0), actual - held)
+    for row, (_, _, _, _, actual, _) in zip(hold.rows, item.rows, strict=True):
+        if (hold.reserved or row.cover_seq) and actual > row.amount and row.budget.binds:
+            over[row.budget.unit] = max(over.get(row.budget.unit, 0), actual - row.amount)
     return over
 
 
 def open_note(hold: Hold) -> dict[str, Any]:
     """Return what the journal must know of a hold to settle it after a crash."""
-    rows = [(r.counters_key, r.holds_key, r.field, r.amount, r.expiry_ms, r.budget.unit) for r in hold.rows]
+    rows = [(r.counters_key, r.holds_key, r.field, _held(r), r.expiry_ms, r.budget.unit) for r in hold.rows]
     return {
         "seq": hold.seq,
         "id": hold.request_id,

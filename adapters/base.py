@@ -106,6 +106,20 @@ class StreamTranslator(ABC):
     def take(self) -> list[JSON]:
         """Return the chunks translated since the last `take`, in OpenAI's form, a hidden usage chunk included."""
 
+    def take_joined(self) -> list[JSON]:
+        """As `take`, for a meter: chunks that differ only in their text may come as one, and an empty one for each other."""
+        return self.take()
+
+    @property
+    def untaken(self) -> int | None:
+        """No fewer than the tokens, and than the chunks, that `take` would return; None where only `take` can tell."""
+        return None
+
+    def passes(self, piece: bytes, untaken_max: int) -> bool:
+        """Take a piece that goes to the client as it is, if it is simple, and `untaken` stays within that; else do nothing."""
+        del piece, untaken_max
+        return False
+
 
 class Exchange(ABC):
     """One call to one provider. Holds what the answer needs to know of the request (ids, emulations)."""

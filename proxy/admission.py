@@ -39,7 +39,7 @@ class Terms:
     clamps: bool
     input_tokens: int
     worst: Worst  # of the dearest target
-    whole: int | None = None  # held slice by slice, up to so many output tokens per choice; `ask` is for the first slice
+    whole: int | None = None  # output tokens per choice, where `ask` is for a first slice only
 
     @property
     def wanted(self) -> int:
@@ -92,7 +92,7 @@ class Admitter:
         bounded = asked.limit is not None or asked.operation == "embeddings"
         draws, limits = draws_for(standing.budgets, worst) + standing.at_once, rates(standing.limits, worst)
         whole = None
-        if may_slice(asked, targets, draws, limits):  # nothing is held that others could use, so no share is kept from it
+        if may_slice(asked, targets, draws, limits):  # it holds little that others could use: no share is kept from it
             whole, wanted, bounded = wanted, max(least, min(wanted, SLICE_TOKENS)), True
         ask = Ask(
             draws=draws,
@@ -103,7 +103,13 @@ class Admitter:
         )
         clamps = any(draw.per_output > 0 and draw.budget.binds for draw in draws)
         return Terms(
-            ask=ask, prices=prices, ceilings=standing.ceilings, clamps=clamps, input_tokens=input_tokens, worst=worst, whole=whole
+            ask=ask,
+            prices=prices,
+            ceilings=standing.ceilings,
+            clamps=clamps,
+            input_tokens=input_tokens,
+            worst=worst,
+            whole=whole,
         )
 
     def fixed(self, caller: Caller, provider: str, path: str, nanousd: int | None) -> Ask:

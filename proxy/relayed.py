@@ -1,7 +1,8 @@
 """Writes down how far a stream has come, so that a crash charges what was relayed and at most one interval more.
 
-Called before each write, with what is about to be written already metered. As long as the client surely has no more than the
-last note and an interval, nothing is written; a token is at least one byte of text, so the count itself is rarely needed.
+`note` is called with what is about to be written already metered. As long as the client surely has no more than the last note and
+an interval, nothing is written; a token is at least one byte of text, so the count itself is rarely needed. `room` says for how
+much more that holds, so that what is about to be written need not even be metered.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from accounting.tokens.families import encoding_for, family_of
 from accounting.tokens.ranks import load, loaded
 from accounting.usage import Usage
 
+UNTAKEN_MAX = 4096  # tokens, at most, that may wait in a translator: they take memory
 _BY_OUTPUT = ("usd", "tokens", "output_tokens")
 
 
@@ -26,20 +28,27 @@ class Relayed:
         self._noted = -1  # tokens in the last note
         self._count = 0  # tokens when last counted
         self._bound = 0  # of what was counted then
+        self.room = 0  # so many tokens, or chunks, may be relayed after those that are metered, before the next `note`
 
     async def note(self) -> None:
         """Write a note if the one before does not cover what is about to be relayed. Waits only to load ranks."""
         if self._charge.receipt is not None:
+            self.room = UNTAKEN_MAX
             return
         if self._noted < 0:
             self._write(0)  # from here on a crash is charged
         most = self._count + self._more()
-        if most <= self._noted + INTERVAL_TOKENS:
-            return
-        before = self._count
-        self._count = await self._counted()
-        self._bound = self._meter.output.upper_bound
-        self._write(max(before, self._count - INTERVAL_TOKENS))
+        if most > self._noted + INTERVAL_TOKENS:
+            before = self._count
+            most = self._count = await self.counted()
+            self._bound = self._meter.output.upper_bound
+            self._write(max(before, self._count - INTERVAL_TOKENS))
+        self.room = max(0, self._noted + INTERVAL_TOKENS - most) * 100 // max(100, self._margin_percent)
+
+    def again(self) -> None:
+        """Write the last note once more: the call is held under another number now."""
+        if self._noted >= 0:
+            self._write(self._noted)
 
     def _more(self) -> int:
         """Return how many tokens at most came since the last count."""
@@ -47,7 +56,8 @@ class Relayed:
             return self._meter.chunks - self._count
         return -((self._bound - self._meter.output.upper_bound) * self._margin_percent // 100)
 
-    async def _counted(self) -> int:
+    async def counted(self) -> int:
+        """Return the tokens of what was metered; the chunks, where no budget depends on tokens. Waits only to load ranks."""
         if not self._exactly:
             return self._meter.chunks
         encoding, _ = encoding_for(self._attempt.model)

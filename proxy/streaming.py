@@ -8,20 +8,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import orjson
-
 from accounting.charge import Charge
+from accounting.renewing import leased, renewed
 from accounting.tokens.families import encoding_for
 from adapters.errors import UpstreamError
-from adapters.sse import KEEPALIVE
+from adapters.sse import KEEPALIVE, encode
 from adapters.transport.base import UpstreamResponse
 from proxy.beginning import Begun
-from proxy.relayed import Relayed
+from proxy.outlet import Outlet
+from proxy.relayed import UNTAKEN_MAX, Relayed
 
-CHECK_BYTES_MIN = 256
-CHECK_BYTES_MAX = 64 * 1024
-CHECK_EVENTS = 256
-SLICE_BYTES = 2048  # of a piece, at least, before the next look: a fast provider's pieces hold hundreds of tokens
+SLICE_BYTES_MIN = 2048  # of a piece, before the next look at the grant: it may hold hundreds of tokens
+SLICE_BYTES_MAX = 4096  # and before the next write: while a client does not read, the rest stays as it came
+LEFT_MIN = 4  # tokens of text, before the next look at the grant
 END_BYTES_MAX = 64 * 1024
 END_S = 1.0
 
@@ -45,18 +44,26 @@ class Grant:
         return cls(tokens=tokens, slack=16 + tokens // 50 if exact else 64 + tokens * 2 // 5)
 
 
-class Relay:
-    """One stream on its way. `write` waits for the client, and so makes the provider wait."""
+More = Callable[[], Awaitable[Grant | None]]  # None: no more can be had
 
-    def __init__(self, begun: Begun, charge: Charge, grant: Grant, write: Write) -> None:
+
+class Relay:
+    """One stream on its way. Writing waits for the client, and so makes the provider wait."""
+
+    def __init__(
+        self, begun: Begun, charge: Charge, grant: Grant, outlet: Outlet, more: More | None = None
+    ) -> None:  # fmt: skip
         assert begun.translator is not None
         assert begun.response is not None
-        self._begun, self._charge, self._grant, self._write = begun, charge, grant, write
+        self._begun, self._charge, self._grant, self._outlet = begun, charge, grant, outlet
         self._translator, self._response = begun.translator, begun.response
         self._meter = begun.attempt.meter
         self._relayed = Relayed(charge, begun.attempt)
-        self._until_check_bytes = CHECK_BYTES_MIN if grant.tokens is not None else CHECK_BYTES_MAX
-        self._until_check_events = CHECK_EVENTS
+        self._more = more  # asked for the next slice when the grant is passed
+        self._leased = leased(charge.hold)
+        self._loop = asyncio.get_running_loop()
+        self._free = 0  # so much may be untaken before the meter must be asked
+        self._look_at = 0  # `_seen` from which on the grant may have been passed
         self._rest = b""
         self._ended_by: UpstreamError | None = None
         self.outcome = "ok"
@@ -67,9 +74,11 @@ class Relay:
     async def run(self) -> str:
         """Relay to the end and settle; return the outcome: ok, cut, upstream_error."""
         try:
+            self._response.taker = self._at_once
             await self._pieces()
         finally:
-            self._meter.observe(self._translator.take())
+            self._response.taker = None
+            self._observe()
         return self.outcome
 
     def interrupt(self, error: UpstreamError) -> None:
@@ -78,18 +87,25 @@ class Relay:
         self._response.close()
 
     async def _pieces(self) -> None:
-        translator, out = self._translator, self._begun.first
+        translator = self._translator
+        out, self._begun.first = self._begun.first, b""  # it may be large, and the client may take its time
         while True:
             if translator.finished or translator.error is not None:
                 await self._last(out)
                 return
             if out:
-                await self._send(out)
-                if await self._passed_grant(len(out), out.count(b"\n\n")):
-                    self.outcome = "cut"
-                    self._response.close()  # first of all: the provider is to stop
-                    await self._last(await self._cut())
+                if self._lapsed() and not await self._renewed():
+                    await self._end_here()
                     return
+                await self._send(out)
+                if (
+                    self._grant.tokens is not None
+                    and self._seen() >= self._look_at
+                    and await self._passed(self._grant.tokens)
+                ):
+                    await self._end_here()
+                    return
+                self._free = self._surely_free()
             try:
                 piece = self._slice(self._rest or await self._response.next_piece())
             except UpstreamError as error:
@@ -101,11 +117,54 @@ class Relay:
                 await self._last(out)
                 return
 
+    def _at_once(self, piece: bytes) -> bool:
+        """Relay a piece without waking the task, if that takes no waiting and no counting; else do nothing."""
+        outlet = self._outlet
+        if self._lapsed() or not (outlet.ready and self.at_boundary and self._translator.passes(piece, self._free)):
+            return False
+        outlet.put(piece)
+        self.wrote += 1
+        return True
+
+    def _surely_free(self) -> int:
+        """Return how much may be untaken while neither the grant can be passed nor a note be needed."""
+        free = min(self._relayed.room, UNTAKEN_MAX)
+        if self._grant.tokens is None:
+            return free
+        return min(free, self._look_at - self._meter.output.bytes - self._meter.chunks - 1)
+
     def _slice(self, piece: bytes) -> bytes:
         """Return what may be relayed before the next look at the grant; the rest waits its turn."""
-        most = len(piece) if self._grant.tokens is None else max(SLICE_BYTES, self._until_check_bytes)
+        most = SLICE_BYTES_MAX
+        if self._grant.tokens is not None:
+            most = max(SLICE_BYTES_MIN, min(most, (self._look_at - self._seen()) * 4))
+        if len(piece) <= most:
+            self._rest = b""
+            return piece
         self._rest = piece[most:]
-        return piece[:most] if self._rest else piece
+        return piece[:most]
+
+    def _lapsed(self) -> bool:
+        """Whether what this call holds may be somebody else's by now: our process stood still, or the store was away."""
+        hold = self._charge.hold
+        return self._leased and (hold.lost or self._loop.time() >= hold.until_s)
+
+    async def _renewed(self) -> bool:
+        """Have the lease again before more is written; False if the call must end."""
+        hold, seq = self._charge.hold, self._charge.hold.seq
+        if self._charge.receipt is None:
+            if not await renewed(self._charge.till.ledger, hold):
+                return False
+            if hold.seq != seq:
+                self._relayed.again()
+        self._leased = self._charge.receipt is None and leased(hold) and self._loop.time() < hold.until_s
+        return True
+
+    async def _end_here(self) -> None:
+        """End as at a grant that is passed."""
+        self.outcome = "cut"
+        self._response.close()  # first of all: the provider is to stop
+        await self._last(await self._cut())
 
     async def _last(self, out: bytes) -> None:
         """Settle, then let the last bytes go."""
@@ -113,8 +172,8 @@ class Relay:
         if error is not None:
             self.outcome = "upstream_error"
             out += b"" if self.at_boundary or out else b"\n\n"
-            out += b"data: " + orjson.dumps(error.body()) + b"\n\n"
-        self._meter.observe(self._translator.take())
+            out += encode(error.body())
+        self._observe()
         if self._meter.reported is not None:
             await self._charge.finish(self.outcome)
         else:
@@ -132,35 +191,49 @@ class Relay:
         return out
 
     async def _send(self, out: bytes) -> None:
-        self._meter.observe(self._translator.take())
-        await self._relayed.note()
+        untaken = self._translator.untaken
+        if untaken is None or untaken > self._relayed.room or untaken > UNTAKEN_MAX:
+            self._observe()
+            await self._relayed.note()
         self.wrote += 1
         self.at_boundary = False
-        self.writing_since_s = asyncio.get_running_loop().time()
-        await self._write(out)
+        now_s = self._loop.time()
+        if self._charge.first_token_s is None:
+            self._charge.first_token_s = now_s - self._charge.began_s
+        self.writing_since_s = now_s
+        await self._outlet.write(out)
         self.writing_since_s = None
         self.at_boundary = out.endswith((b"\n\n", b"\r\n\r\n"))
-        if self._charge.first_token_s is None:
-            self._charge.first_token_s = asyncio.get_running_loop().time() - self._charge.began_s
 
-    async def _passed_grant(self, size_bytes: int, events: int) -> bool:
-        """Count now and then, the more often the nearer the grant; True once what was relayed is more than it."""
-        self._until_check_bytes -= size_bytes
-        self._until_check_events -= events
-        if self._until_check_bytes > 0 and self._until_check_events > 0:
-            return False
-        self._meter.observe(self._translator.take())
-        self._until_check_events = CHECK_EVENTS
-        if self._grant.tokens is None:
-            self._until_check_bytes = CHECK_BYTES_MAX
-            return False
-        most = self._grant.tokens + self._grant.slack
-        count = self._meter.chunks
-        if self._meter.worth_counting(most):
-            count = await asyncio.to_thread(self._meter.output.tokens)
-        left = most - count
-        self._until_check_bytes = max(CHECK_BYTES_MIN, min(CHECK_BYTES_MAX, left * 4))
+    def _observe(self) -> None:
+        self._meter.observe(self._translator.take_joined())
+
+    def _seen(self) -> int:
+        """Return what grows by one at least with each token, and with each chunk."""
+        return self._meter.output.bytes + self._meter.chunks + (self._translator.untaken or 0)
+
+    async def _passed(self, granted: int) -> bool:
+        """Count, unless it is surely too early for that; True once what was relayed is more than the grant."""
+        self._observe()
+        meter, most = self._meter, granted + self._grant.slack
+        left = most - meter.chunks
+        if meter.worth_counting(most):
+            left = most - await self._relayed.counted()
+        elif self._more is not None:
+            left = most - await self._strictly(most)
+        while left < 0 and self._more is not None and (grant := await self._more()) is not None:
+            used, most = most - left, (grant.tokens or 0) + grant.slack
+            self._grant, left = grant, most - used
+        self._look_at = self._seen() + max(LEFT_MIN, left)
         return left < 0
+
+    async def _strictly(self, most: int) -> int:
+        """Return no less than what the provider may bill so far: what is held must cover it, and grows in time."""
+        meter = self._meter
+        if meter.output.upper_bound <= most and meter.reported is None:
+            return meter.output.upper_bound
+        told = meter.reported.output if meter.reported is not None else 0
+        return max(told, await self._relayed.counted())
 
 
 async def tend(relay: Relay, write: Write, *, comment_s: float, stall_s: float, abort: Callable[[], None]) -> None:

@@ -14,6 +14,7 @@ from tests.test_upstream_oddities import At
 from tests.wire import post
 
 STREAM_BYTES = 64 * 1024 * 1024
+GROWN_KB_MAX = 300  # a reader, of which 128 may be the sidecar's; the provider, in the same process, keeps 64 and more itself
 EVENT = b'data: {"id":"x","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
 PIECE = EVENT * 64
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % STREAM_BYTES
@@ -89,13 +90,13 @@ async def stalled(store, tmp_path, readers):
 
 @pytest.mark.slow
 async def test_a_hundred_clients_that_do_not_read_make_their_providers_wait(store, tmp_path):
-    assert await stalled(store, tmp_path, 100) < 2000  # of 64,000: the events of one piece, parsed, are most of it
+    assert await stalled(store, tmp_path, 100) < GROWN_KB_MAX
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_a_thousand_clients_that_do_not_read_make_their_providers_wait(store, tmp_path):
-    assert await stalled(store, tmp_path, 1000) < 2000
+    assert await stalled(store, tmp_path, 1000) < GROWN_KB_MAX
 
 
 @pytest.mark.parametrize("streams", [60])

@@ -1,6 +1,7 @@
 """A sidecar that stands still for longer than its lease: its room may be taken, and it writes nothing more before it has room again (B3)."""
 
 import asyncio
+import contextlib
 import signal
 from contextlib import asynccontextmanager
 
@@ -21,7 +22,9 @@ from tests.test_crash import provider, records_of, store_of
 LEASE_MS = 2_000
 SEAM = f"import accounting.ledger as l\nl.TTL_MS, l.HEARTBEAT_S = {LEASE_MS}, 0.3\n"
 LENGTH, ASKED, LIMIT = 400, 600, 1_000
-BUDGET = f'budgets: [{{{{subject: "user:alice", output_tokens: {LIMIT}, period: total, mode: MODE}}}}]\n'.replace("{{", "{").replace("}}", "}")
+BUDGET = f'budgets: [{{{{subject: "user:alice", output_tokens: {LIMIT}, period: total, mode: MODE}}}}]\n'.replace(
+    "{{", "{"
+).replace("}}", "}")
 
 
 class Client:
@@ -31,9 +34,16 @@ class Client:
         self.tokens, self.finish, self.done, self.status = 0, None, False, 0
 
     async def run(self, url):
+        with contextlib.suppress(aiohttp.ClientError):  # killed
+            await self._run(url)
+
+    async def _run(self, url):
         body = {"model": f"gpt-4o?length={LENGTH}&pace=100", "messages": HELLO, "stream": True, "max_tokens": ASKED}
         headers = {"authorization": f"Bearer {KEY}"}
-        async with aiohttp.ClientSession(headers=headers) as http, http.post(f"{url}/chat/completions", json=body) as answer:
+        async with (
+            aiohttp.ClientSession(headers=headers) as http,
+            http.post(f"{url}/chat/completions", json=body) as answer,
+        ):
             self.status = answer.status
             async for line in answer.content:
                 if line.startswith(b"data: {"):
@@ -71,7 +81,9 @@ class Scene:
 
     async def _lapsed(self):
         seconds, micro = await self.store.call("TIME")
-        return not await self.store.call("ZCOUNT", self.store.key("x", self.budget.id, "total"), int(seconds) * 1000 + int(micro) // 1000, "+inf")
+        return not await self.store.call(
+            "ZCOUNT", self.store.key("x", self.budget.id, "total"), int(seconds) * 1000 + int(micro) // 1000, "+inf"
+        )
 
     async def take(self, amount):
         """Hold room as another sidecar would; wait until it is free."""
@@ -120,7 +132,8 @@ async def stalled(server, tmp_path, mode="hard"):
                 try:
                     yield Scene(running, client, stream, store, ledger, budget, tmp_path)
                 finally:
-                    running.signal(signal.SIGCONT)
+                    with contextlib.suppress(ProcessLookupError):
+                        running.signal(signal.SIGCONT)
         await supervisor.drain(1)
         await store.close()
 
@@ -162,8 +175,7 @@ async def test_a_call_held_anew_is_charged_once_when_its_process_is_killed(tmp_p
         scene.running.signal(signal.SIGCONT)
         await scene.client.until(before + 20)
         scene.running.process.kill()
-        with pytest.raises(aiohttp.ClientError):
-            await scene.stream
+        await scene.stream
         seen = scene.client.tokens
         async with serving(scene.folder / "bursar.yaml") as again:
             await again.until_logged("ended without us")
@@ -177,7 +189,6 @@ async def test_a_call_held_anew_is_charged_once_when_its_process_is_killed(tmp_p
 async def test_a_soft_budget_ends_nothing(tmp_path, store):
     async with stalled(store, tmp_path, mode="soft") as scene:
         await scene.take(ASKED)
-        await scene.expired() if False else None
         scene.running.signal(signal.SIGCONT)
         await asyncio.wait_for(scene.stream, 30)
         assert (scene.client.tokens, scene.client.finish) == (LENGTH, "stop")

@@ -53,7 +53,7 @@ def _output_tokens(note: dict[str, Any], progress: Progress) -> int:
 
 def _row(row: list[Any], actual: int) -> Row:
     counters, holds, field, held, expiry_ms, _ = row
-    return str(counters), str(holds), str(field), int(held), actual, int(expiry_ms)
+    return str(counters), str(holds), str(field), held if isinstance(held, str) else int(held), actual, int(expiry_ms)
 
 
 def _totals_row(note: dict[str, Any]) -> str:

@@ -42,7 +42,8 @@ class Story:
 
     def _one(self, record: Record, seq: int) -> None:
         if record.kind == ADMITTED:
-            self.open[seq] = (record.payload, None)
+            _, progress = self.open.get(seq, (b"", None))  # a hold that has grown is noted again
+            self.open[seq] = (record.payload, progress)
         elif record.kind == PROGRESS:
             if seq in self.open:
                 self.open[seq] = (self.open[seq][0], Progress.load(record.payload))

@@ -138,6 +138,13 @@ class FileJournal:
             del self._open[seq]
             raise JournalError(str(self.fault))
 
+    def grown(self, note: dict[str, Any]) -> None:
+        """Note anew a hold that has grown. Raises JournalError: then the call may use no more than before."""
+        seq, payload = int(note["seq"]), orjson.dumps(note)
+        if (known := self._open.get(seq)) is not None:
+            self._append(ADMITTED, payload)
+            self._open[seq] = (payload, known[1])
+
     def progress(self, seq: int, payload: bytes) -> None:
         """Note how far an open call has come; without a working disk, do nothing."""
         if (known := self._open.get(seq)) is None:

@@ -7,7 +7,8 @@
 --       5 usage record (empty: none, a release), 6 records kept, 7 oldest record id kept,
 --       8 totals' row, 9 input, 10 output, 11 cost_nanousd, 12 days_ms the totals are kept, 13 number of draws,
 --       14 run id of the server that ack was learnt from: one that lost writes must not be told what it may forget;
---       for each draw 4 values: field, held amount (-1: whatever was held), actual amount, expiry of the counters in ms (0: never).
+--       for each draw 4 values: field, held amount (-1: whatever was held; 500@12: it was not
+--         held for this call, but taken from what seq 12 of the same session holds, which shrinks by the actual amount), actual amount, expiry of the counters in ms (0: never).
 -- Returns  OK, then for each draw: used (in a rolling window: of all its buckets), held | DUP | MISMATCH
 local call = redis.call
 local HEAD, DRAW, MAX = 14, 4, 9007199254740991
@@ -32,13 +33,20 @@ local D = {}
 for i = 1, draws do
   local a = HEAD + (i - 1) * DRAW
   local d = { b = KEYS[3 + 2 * i], x = KEYS[4 + 2 * i], field = ARGV[a + 1], actual = int(a + 3), expiry = int(a + 4) }
-  if ARGV[a + 2] ~= '-1' then int(a + 2) end
+  local taken, from = string.match(ARGV[a + 2], '^(%d+)@(%d+)$')
+  if from then
+    local rest = string.match(call('HGET', KEYS[1], 'h:' .. from) or '', '|(%d+)$')
+    d.from, d.rest, d.cover = from, rest, rest and ARGV[1] .. '.' .. from .. '|' .. rest
+    d.score = rest and call('ZSCORE', d.x, d.cover)
+  elseif ARGV[a + 2] ~= '-1' then
+    int(a + 2)
+  end
   local member = ARGV[1] .. '.' .. ARGV[2] .. '|'
   -- What we were told was held, or what this script's own notes say: a hold may have grown without its owner's knowledge.
   for _, amount in ipairs({ ARGV[a + 2], amounts[i + 1] or ARGV[a + 2] }) do
     if amount ~= '-1' and call('ZSCORE', d.x, member .. amount) then d.hold, d.member = amount, member .. amount end
   end
-  d.bound = tonumber(d.hold or (ARGV[a + 2] ~= '-1' and ARGV[a + 2]) or '0')
+  d.bound = tonumber(d.hold or taken or (ARGV[a + 2] ~= '-1' and ARGV[a + 2]) or '0')
   local c = call('HMGET', d.b, d.field, 'held')
   d.used, d.held = tonumber(c[1] or '0'), tonumber(c[2] or '0')
   D[i] = d
@@ -71,6 +79,13 @@ for i, d in ipairs(D) do
   if d.member then
     call('ZREM', d.x, d.member)
     if d.hold ~= '0' then d.held = call('HINCRBY', d.b, 'held', '-' .. d.hold) end
+  elseif d.score then
+    local less = math.min(add, tonumber(d.rest))
+    local rest = str(tonumber(d.rest) - less)
+    call('ZREM', d.x, d.cover)
+    call('ZADD', d.x, d.score, ARGV[1] .. '.' .. d.from .. '|' .. rest)
+    call('HSET', KEYS[1], 'h:' .. d.from, rest .. '|' .. rest)
+    if less > 0 then d.held = call('HINCRBY', d.b, 'held', str(-less)) end
   elseif add > 0 then
     call('HINCRBY', d.b, 'late', str(add))
   end

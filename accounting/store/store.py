@@ -214,6 +214,10 @@ class Store:
                 msg = f"the store does not let us run INFO ({str(error).partition(' ')[0]}): allow +info, +eval, +evalsha and our keys"
                 failure = StoreUnavailableError(msg)
                 continue
+            except StoreError as error:  # a replica, or a server that ended just now: another address may do
+                connection.close()
+                failure = error
+                continue
             except BaseException:
                 connection.close()
                 raise

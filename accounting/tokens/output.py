@@ -14,8 +14,9 @@ from accounting.tokens.text import byte_count, count_text, word_end
 JSON: TypeAlias = dict[str, Any]
 Place: TypeAlias = tuple[int, str, int]  # choice, kind of text, which of several
 
-HELD_CHARS_MAX = 128 * 1024  # of text not yet counted, before it is counted unasked
+HELD_CHARS_MAX = 32 * 1024  # of text not yet counted, before it is counted unasked
 REST_CHARS_MAX = 32 * 1024  # of a text without a word's end, before it is cut anyway
+PARTS_MAX = 64  # of one text, before they are joined: a short string takes ten times its length
 PLACES_MAX = 512  # texts kept apart; a provider that invents more has them counted together
 # Marks that are output too, though no text: around a tool call, before an answer that follows reasoning, at the end.
 # The first number is OpenAI's, the second is at or above what other vendors were seen to take.
@@ -74,7 +75,10 @@ class OutputCount:
             return
         if place not in self._texts and len(self._texts) >= PLACES_MAX:
             place = _OVERFLOW
-        self._texts.setdefault(place, _Text()).parts.append(text)
+        parts = self._texts.setdefault(place, _Text()).parts
+        parts.append(text)
+        if len(parts) >= PARTS_MAX:
+            parts[:] = ["".join(parts)]
         self.bytes += byte_count(text)
         self._held_chars += len(text)
 

@@ -36,6 +36,11 @@ class Frames:
             raise EventTooLargeError
         return whole
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held back."""
+        return not self._rest
+
     def flush(self) -> bytes:
         """Return, once, what was never made whole."""
         rest = bytes(self._rest)

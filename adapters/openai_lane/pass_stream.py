@@ -12,6 +12,7 @@ from adapters.base import JSON, Call, StreamTranslator
 from adapters.errors import UpstreamError, UpstreamProtocolError
 from adapters.openai_lane.frames import Frames, data_of, events, is_whole
 from adapters.openai_lane.parsing import parse
+from adapters.openai_lane.runs import Run
 from adapters.openai_lane.thoughts import Thoughts
 from adapters.problem import problem_in_success
 from adapters.sse import DONE, EventTooLargeError
@@ -30,7 +31,7 @@ class PassStream(StreamTranslator):
         self._frames = Frames()
         self._held: list[bytes] = []
         self._held_bytes = 0
-        self._kept: list[bytes | JSON] = []
+        self._kept: list[bytes | JSON | Run] = []
 
     # the base's methods ------------------------------------------------------------------------------------------
 
@@ -57,11 +58,10 @@ class PassStream(StreamTranslator):
         return out + self._fail(self._cause_of_early_end(rest))
 
     def take(self) -> list[JSON]:
-        chunks = self._read_all()
-        if self._thoughts is not None:
-            for chunk in chunks:
-                self._thoughts.chunk(chunk)
-        return chunks
+        return self._heard(self._read_all())
+
+    def take_joined(self) -> list[JSON]:
+        return self._heard(self._read_all(joined=True))
 
     def cut(self) -> bytes:
         if self.finished:
@@ -144,12 +144,25 @@ class PassStream(StreamTranslator):
         whole = rest if is_whole(rest) else rest + (b"\n" if rest.endswith((b"\n", b"\r")) else b"\n\n")
         return self._pass(whole) if self.started else self._begin(whole)
 
-    def _read_all(self) -> list[JSON]:
+    def _heard(self, chunks: list[JSON]) -> list[JSON]:
+        if self._thoughts is not None:
+            for chunk in chunks:
+                self._thoughts.chunk(chunk)
+        return chunks
+
+    def _read_all(self, *, joined: bool = False) -> list[JSON]:
         """Return what was kept, as chunks; whoever keeps them again calls it, not `take`, which tells them to others."""
-        chunks = [chunk for item in self._kept for chunk in self._read(item)]
+        chunks = []
+        for item in self._kept:
+            if isinstance(item, Run):
+                found = item.joined() if joined else item.chunks()
+                self._notice(found[0])  # the others say nothing that it does not
+                chunks += found
+                continue
+            for chunk in self._read(item):
+                self._notice(chunk)
+                chunks.append(chunk)
         self._kept.clear()
-        for chunk in chunks:
-            self._notice(chunk)
         return chunks
 
     def _over(self) -> bool:  # mypy takes an attribute that it saw to be False for False after any call

@@ -1,7 +1,7 @@
 """What an upstream transport offers. Two implementations keep it: `raw` (fast) and `plain` (aiohttp's client)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from adapters.base import UpstreamRequest
@@ -23,6 +23,8 @@ class UpstreamResponse(ABC):
 
     status: int
     headers: Mapping[str, str]  # names in lower case; of a repeated header the last
+    # Asked first about a piece that comes while `next_piece` waits, if the transport is able to; what it takes is not returned.
+    taker: Callable[[bytes], bool] | None = None
 
     @abstractmethod
     async def read(self, max_bytes: int) -> bytes:

@@ -14,7 +14,8 @@ from adapters.transport.incoming import Incoming
 from adapters.transport.outgoing import Origin
 from adapters.transport.timers import Timers
 
-BUFFER_BYTES = 32 * 1024  # received and not yet read; above it the provider is held back
+BUFFER_BYTES = 8 * 1024  # received and not yet read; above it the provider is held back
+READ_BYTES = 16 * 1024  # at once; one read more may come before the provider is held back
 STALE_S = 2.0  # a connection that the provider had already closed shows it within a round trip
 _ONE_WRITE_BYTES = 256 * 1024  # above it, copying the body costs more than a second write
 
@@ -23,12 +24,17 @@ class StaleConnectionError(Exception):
     """A connection used before was closed by the provider without a byte of a response: the call may go once more."""
 
 
-class Connection(asyncio.Protocol):
-    """The protocol of one open connection; made, attached to its transport, then used by one call after another."""
+class Connection(asyncio.BufferedProtocol):
+    """The protocol of one open connection; made, attached to its transport, then used by one call after another.
+
+    `space` is what it reads into, READ_BYTES long. All connections of one loop may share it: it is read out at once.
+    """
 
     deadline = float("inf")
 
-    def __init__(self, origin: Origin, timers: Timers, on_lost: Callable[["Connection"], None]) -> None:
+    def __init__(
+        self, origin: Origin, timers: Timers, on_lost: Callable[["Connection"], None], space: memoryview | None = None
+    ) -> None:
         self.origin = origin
         self.incoming = Incoming()
         self.idle_since = 0.0
@@ -36,9 +42,11 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._timers = timers
         self._on_lost = on_lost
+        self._space = memoryview(bytearray(READ_BYTES)) if space is None else space
         self._transport: asyncio.Transport | None = None
         self._poll = select.poll()
         self._waiter: asyncio.Future[None] | None = None
+        self._taker: Callable[[bytes], bool] | None = None
         self._failure: UpstreamError | None = None
         self._busy = self._dead = self._paused = self._writing = self._received = self._lost = False
         self._phase = "total"
@@ -85,14 +93,15 @@ class Connection(asyncio.Protocol):
                 raise self._failure
             await self._wait()
 
-    async def piece(self) -> bytes:
-        """Return the next piece of the body, b"" at its end."""
+    async def piece(self, taker: Callable[[bytes], bool] | None = None) -> bytes:
+        """Return the next piece of the body that `taker` does not take, b"" at its end."""
         incoming = self.incoming
         if not self._ready():
             if incoming.body_bytes:
                 self._limit("idle", self._loop.time() + self._timeouts.idle)
             else:
                 self._limit("first_token", self._first_at)
+            self._taker = taker
             while not self._ready():
                 await self._wait()
         if incoming.parts:
@@ -159,7 +168,11 @@ class Connection(asyncio.Protocol):
 
     # called by asyncio -------------------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        return self._space
+
+    def buffer_updated(self, nbytes: int) -> None:
         if not self._busy:
             self.cut()  # nobody asked: these bytes must not become the answer to the next call
             return
@@ -170,11 +183,12 @@ class Connection(asyncio.Protocol):
         if incoming.complete:
             incoming.poisoned = True
             return
-        incoming.feed(data)
+        incoming.feed(self._space[:nbytes])
         if incoming.error is not None:
             self.cut(incoming.error)
         elif self._waiter is not None:
-            self._wake()
+            if self._taker is None or not self._is_taken(self._taker):
+                self._wake()
         elif incoming.waiting_bytes > BUFFER_BYTES and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -215,9 +229,22 @@ class Connection(asyncio.Protocol):
             await waiter
             woken = True
         finally:
-            self._waiter = None
+            self._waiter = self._taker = None
             if not woken:
                 self.cut()
+
+    def _is_taken(self, taker: Callable[[bytes], bool]) -> bool:
+        incoming = self.incoming
+        if (
+            incoming.complete
+            or len(incoming.parts) != 1
+            or self._phase == "first_token"
+            or not taker(incoming.parts[0])
+        ):
+            return False
+        incoming.take()
+        self._limit("idle", self._loop.time() + self._timeouts.idle)
+        return True
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -49,8 +49,8 @@ class Incoming:
         self.poisoned = False
         self.error: UpstreamProtocolError | None = None
 
-    def feed(self, data: bytes) -> None:
-        """Take what was received."""
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take what was received; `data` is not kept."""
         body_bytes = self.body_bytes
         try:
             self._parser.feed_data(data)

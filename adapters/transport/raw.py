@@ -9,7 +9,7 @@ import asyncio
 from adapters.base import UpstreamRequest
 from adapters.errors import UpstreamError, UpstreamProtocolError, UpstreamUnavailableError
 from adapters.transport.base import Timeouts, Transport, UpstreamResponse
-from adapters.transport.connection import Connection, StaleConnectionError
+from adapters.transport.connection import READ_BYTES, Connection, StaleConnectionError
 from adapters.transport.decode import BodyDecoder, decoder_for
 from adapters.transport.dial import Dialer
 from adapters.transport.options import TransportOptions
@@ -34,6 +34,7 @@ class RawTransport(Transport):
         self._pool = Pool(idle_s=options.idle_s, per_origin=options.idle_per_origin, total=options.idle_total)
         self._targets: dict[str, Target] = {}
         self._open: set[Connection] = set()
+        self._space = memoryview(bytearray(READ_BYTES))  # one read at a time, on one loop
         self._closed = False
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
@@ -89,7 +90,7 @@ class RawTransport(Transport):
         return target
 
     async def _dial(self, origin: Origin, timeouts: Timeouts, total_at: float) -> Connection:
-        connection = Connection(origin, self._timers, self._lost)
+        connection = Connection(origin, self._timers, self._lost, self._space)
         self._open.add(connection)
         ready = False
         try:
@@ -186,7 +187,7 @@ class RawResponse(UpstreamResponse):
             return b""
         done = False
         try:
-            piece = await connection.piece()
+            piece = await connection.piece(self.taker if self._decoder is None else None)
             done = True
         except UpstreamError as error:
             self._failure = self._failure or error

@@ -1,0 +1,110 @@
+"""A store that is killed under load and comes back, whatever it kept: afterwards the counters are the truth (B4)."""
+
+import asyncio
+import random
+
+import pytest
+
+from accounting.hold import BudgetRefusedError, LearningError
+from accounting.store.errors import StoreError
+from accounting.store.url import StoreUrl
+from tests.ledger.houses import ask, spent, tokens
+from tests.ledger.load import LARGE, WORST, Load, hurry, met, seed, sidecars
+from tests.ledger.servers import Valkey, running
+
+SMALL = 200 * WORST
+__all__ = ["seed"]
+
+
+async def killed_under_load(tmp_path, keeping: str, *, kills: int, seed: int, lost_bytes: int = 0, small: int = SMALL):
+    """Kill and start again; `lost_bytes` of the file are lost each time, as in a power cut."""
+    rng, budgets = random.Random(seed), (LARGE, tokens(small, "user:b"))
+    with running(Valkey(tmp_path / "store", keeping=keeping)) as (server,):
+        async with sidecars(StoreUrl(kind="single", addresses=(server.address,)), tmp_path) as ours:
+            load = Load(ours, budgets, seed=seed)
+            async with load.running() as truth:
+                for _ in range(kills):
+                    await load.admits(rng.randrange(40, 160))
+                    server.kill()
+                    if lost_bytes and keeping != "none":
+                        server.lose_tail(rng.randrange(lost_bytes))
+                    await asyncio.sleep(rng.uniform(0, 0.4))
+                    server.start()
+                await load.admits(40)
+            await load.agrees()
+            assert truth.slowest_s < 1.0, "every call is answered in time"
+            print(f"{load.calls} calls, {len(truth.refused_s)} refused, longest outage {truth.outage_s():.2f} s")
+            return load, [s.ledger.settler.tally for s in ours]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keeping", ["always", "everysec", "none"])
+async def test_a_store_killed_under_load_counts_the_truth_afterwards(tmp_path, monkeypatch, seed, keeping):
+    hurry(monkeypatch)
+    await killed_under_load(tmp_path, keeping, kills=3, seed=seed)
+
+
+@pytest.mark.slow
+async def test_what_a_power_cut_takes_from_the_file_is_given_back(tmp_path, monkeypatch, seed):
+    hurry(monkeypatch)
+    await killed_under_load(tmp_path, "everysec", kills=3, seed=seed, lost_bytes=60_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["settlements", "holds"])
+async def test_without_being_told_again_the_store_would_have_lost_it(tmp_path, monkeypatch, part):
+    """The control: each half of what is given back is needed."""
+    hurry(monkeypatch)
+    with running(Valkey(tmp_path / "store", keeping="none")) as (server,):
+        async with sidecars(StoreUrl(kind="single", addresses=(server.address,)), tmp_path, 1) as (one,):
+            done = await one.ledger.reserve(ask(LARGE, wanted=WORST), request_id="done")
+            await one.ledger.reserve(ask(LARGE, wanted=WORST), request_id="open")
+            one.ledger.settle(done, spent(60))
+            await one.settled()
+            if part == "settlements":
+                one.ledger.recover = None
+            else:
+                one.ledger.open.clear()
+            server.kill()
+            server.start()
+            await met(one)
+            await one.settled()
+            row = await one.store.call("HMGET", one.store.key("b", LARGE.id, "total"), "used", "held", deadline_s=5)
+            assert row == ([None, b"100"] if part == "settlements" else [b"60", None])
+
+
+@pytest.mark.slow
+async def test_a_store_that_kept_nothing_admits_nothing_until_it_was_told_what_is_held(tmp_path, monkeypatch):
+    """A hard budget that is all held, an empty store: without the lesson the next call would be let in twice."""
+    hurry(monkeypatch)
+    whole = tokens(WORST, "user:c")
+    with running(Valkey(tmp_path / "store", keeping="none")) as (server,):
+        async with sidecars(StoreUrl(kind="single", addresses=(server.address,)), tmp_path) as (one, two):
+            hold = await one.ledger.reserve(ask(whole, wanted=WORST, least=WORST), request_id="open")
+            server.kill()
+            server.start()
+            verdicts = []
+            async with asyncio.timeout(20):
+                while not verdicts or verdicts[-1] != "held":
+                    try:
+                        await two.ledger.reserve(ask(whole, wanted=WORST, least=WORST), request_id="next")
+                        verdicts.append("admitted")
+                        break
+                    except LearningError:
+                        verdicts.append("learns")
+                    except BudgetRefusedError as error:
+                        verdicts.append("held" if error.held_only else "spent")
+                    except StoreError:
+                        verdicts.append("away")
+                    await asyncio.sleep(0.02)
+            assert {"admitted", "spent"}.isdisjoint(verdicts)
+            assert "learns" in verdicts
+            one.ledger.release(hold)
+            await one.settled()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("keeping", ["always", "everysec", "none"])
+async def test_fifty_kills_of_the_store_with_the_real_lesson(tmp_path, seed, keeping):
+    await killed_under_load(tmp_path, keeping, kills=50, seed=seed, lost_bytes=60_000, small=5_000 * WORST)
