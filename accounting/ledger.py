@@ -16,7 +16,7 @@ from accounting.acquaintance import Acquaintance
 from accounting.ask import Ask
 from accounting.escrow import Escrows
 from accounting.growing import grow_arguments, grown
-from accounting.hold import BudgetRefusedError, Hold, LearningError, RefusedError
+from accounting.hold import BudgetRefusedError, Hold, LearningError, RefusedError, lease_until_s
 from accounting.noting import Journal, NoJournal
 from accounting.periods import Window
 from accounting.reserving import (
@@ -30,7 +30,7 @@ from accounting.reserving import (
 )
 from accounting.settlement import Settlement, Spent, open_note, overspent, settlement
 from accounting.settling import Settler
-from accounting.store.errors import StoreError, StoreUnavailableError
+from accounting.store.errors import StoreError, StoreNotAskedError, StoreUnavailableError
 from accounting.store.scripts import script
 from accounting.store.store import Store
 from accounting.supervisor import Supervisor
@@ -105,13 +105,16 @@ class Ledger:
         except LearningError as error:
             hold = self._without_store(ask, request_id, error)
         except StoreError as error:
-            self._forget(seq, ask, tried)
+            if isinstance(error, StoreNotAskedError):
+                self.settler.terminal(seq)  # a long outage must not pile up what nobody needs to be told
+            else:
+                self._forget(seq, ask, tried)
             hold = self._without_store(ask, request_id, StoreUnavailableError(str(error)))
         except asyncio.CancelledError:
             self._forget(seq, ask, tried)
             raise
         hold.notes = notes or {}
-        hold.until_s = _lease_until_s(began_s)
+        hold.until_s = lease_until_s(began_s, TTL_MS)
         try:
             self._journal.admitted(open_note(hold))
         except StoreError:  # what cannot be written down is not begun
@@ -160,8 +163,7 @@ class Ledger:
 
         A store that is learning takes back those that it lost.
         """
-        every = [hold for hold in self.open.values() if hold.reserved and hold.rows] + self.escrows.holds()
-        holds = every if only is None else only
+        holds = only or [h for h in self.open.values() if h.reserved and h.rows] + self.escrows.holds()
         for start in range(0, max(1, len(holds)), EXTEND_HOLDS_MAX):
             await self._extend(holds[start : start + EXTEND_HOLDS_MAX])
 
@@ -190,7 +192,7 @@ class Ledger:
             return False
         if hold.seq in self.open:
             grown(hold, reply)
-            hold.until_s = _lease_until_s(began_s)
+            hold.until_s = lease_until_s(began_s, TTL_MS)
             self._journal.grown(open_note(hold))
         return True
 
@@ -209,7 +211,7 @@ class Ledger:
             except StoreError:
                 self._forget(seq, ask, tried)
                 return
-            hold.until_s = _lease_until_s(began_s)
+            hold.until_s = lease_until_s(began_s, TTL_MS)
             self.escrows.took(ask, hold)
 
     async def _reserved(self, seq: int, ask: Ask, request_id: str, tried: list[Window], until_s: float) -> Hold:
@@ -290,9 +292,4 @@ class Ledger:
         for hold in holds:
             hold.lost = hold.seq in lost
             if not hold.lost:
-                hold.until_s = _lease_until_s(began_s)
-
-
-def _lease_until_s(began_s: float) -> float:
-    """When a lease asked for then is over, on our clock: always before the store thinks so."""
-    return began_s + TTL_MS * 0.99 / 1000 - 0.05
+                hold.until_s = lease_until_s(began_s, TTL_MS)

@@ -57,10 +57,6 @@ class Settler:
             self.low += 1
             self._known.discard(self.low)
 
-    def is_terminal(self, seq: int) -> bool:
-        """Tell whether `terminal` was called for it."""
-        return seq <= self.low or seq in self._known
-
     async def deliver(self, item: Settlement, sid: str | None = None) -> list[Any]:
         """Apply one settlement now, ours or one of a dead session; twice counts once. Raises StoreError."""
         owner, key = sid or self._sid, self._store.key

@@ -164,6 +164,7 @@ class Relay:
         """End as at a grant that is passed."""
         self.outcome = "cut"
         self._response.close()  # first of all: the provider is to stop
+        self._observe()
         await self._last(await self._cut())
 
     async def _last(self, out: bytes) -> None:

@@ -27,9 +27,15 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 COPIED = ("accounting", "adapters", "proxy", "tests", "scripts", "deploy", "docs", "pyproject.toml", "README.md")
 EDGES = "tests/ledger/test_arithmetic.py tests/ledger/test_boundaries.py"
-SCRIPTS = f"tests/ledger/test_storm.py tests/ledger/test_learning.py {EDGES} tests/ledger/test_rolling.py tests/ledger/test_rollover.py tests/ledger/test_differential.py"
-LEDGER = "tests/ledger/test_ledger.py tests/ledger/test_arithmetic.py tests/ledger/test_grow.py tests/ledger/test_outage.py tests/ledger/test_refused_writes.py tests/ledger/test_embedded.py"
-CALLS = "tests/test_invoice.py tests/test_cut_usage.py tests/test_clamping.py tests/ledger/test_arithmetic.py"
+SCRIPTS = (
+    f"tests/ledger/test_storm.py tests/ledger/test_learning.py {EDGES} tests/ledger/test_rolling.py tests/ledger/test_rollover.py "
+    "tests/ledger/test_grow.py tests/ledger/test_escrow.py tests/ledger/test_differential.py"
+)
+LEDGER = (
+    "tests/ledger/test_ledger.py tests/ledger/test_charging.py tests/ledger/test_arithmetic.py tests/ledger/test_grow.py "
+    "tests/ledger/test_escrow.py tests/ledger/test_outage.py tests/ledger/test_refused_writes.py tests/ledger/test_embedded.py"
+)
+CALLS = "tests/ledger/test_charging.py tests/ledger/test_arithmetic.py tests/test_invoice.py tests/test_cut_usage.py tests/test_clamping.py"
 TESTS = {  # the likeliest to notice first
     "accounting/ledger.py": LEDGER, "accounting/settling.py": LEDGER, "accounting/reserving.py": f"{LEDGER} tests/ledger/test_boundaries.py",
     "accounting/settlement.py": f"{LEDGER} tests/test_journal.py", "accounting/hold.py": LEDGER,
@@ -230,6 +236,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], help="a file; may be given again")
     parser.add_argument("--least", type=float, default=0.85, help="the share that must be noticed")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copy and the tests that run in it go, too
     chosen = choose(args.only or list(TESTS), args.count, args.seed)
     until_s, tried, left = time.monotonic() + args.seconds, 0, []
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
@@ -245,6 +252,8 @@ def main() -> int:
             if time.monotonic() > until_s:
                 break
             tried += 1
+            if tried % 10 == 0:
+                print(f"{tried} tried, {len(left)} survived", flush=True)
             if trial.survives(mutant):
                 left.append(mutant)
                 print(f"survived: {mutant.file}:{mutant.line}: {mutant.what}", flush=True)

@@ -218,6 +218,9 @@ async def test_a_crash_charges_what_was_relayed_of_a_hold_that_had_grown(store, 
         payload, progress = story.open[hold.seq]
         note = load_note(payload)
         assert note["granted"] == 2 * SLICE_TOKENS
+        carried, told = journal._open[hold.seq]  # into the next file, when this one is full
+        assert load_note(carried) == note
+        assert told
         assert progress is not None
         assert progress.output_tokens > 300, "what was known of its progress is still known"
         item = crashed(note, progress, "20260101")

@@ -9,6 +9,10 @@ class StoreUnavailableError(StoreError):
     """No answer in time, no connection, or the breaker is open. The command may or may not have been carried out."""
 
 
+class StoreNotAskedError(StoreUnavailableError):
+    """The breaker is open: nothing was sent, so nothing can have been carried out."""
+
+
 class StoreSettingsError(StoreError):
     """The server is set up so that budgets could not be kept; the message names the setting and the remedy."""
 

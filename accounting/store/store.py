@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from accounting.store.breaker import Breaker
-from accounting.store.errors import StoreError, StoreReplyError, StoreUnavailableError
+from accounting.store.errors import StoreError, StoreNotAskedError, StoreReplyError, StoreUnavailableError
 from accounting.store.resp import Address, Argument, Connection, connect
 from accounting.store.scripts import Script
 from accounting.store.server import ServerInfo, check_info, read_info
@@ -132,7 +132,7 @@ class Store:
         began_s = loop.time()
         if not self._breaker.allows(began_s):
             msg = "the store is not answering"
-            raise StoreUnavailableError(msg)
+            raise StoreNotAskedError(msg)
         try:
             reply = await self._attempts(act, began_s + deadline_s)
         except StoreReplyError:

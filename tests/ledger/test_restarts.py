@@ -37,6 +37,24 @@ async def killed_under_load(tmp_path, keeping: str, *, kills: int, seed: int, lo
             return load, [s.ledger.settler.tally for s in ours]
 
 
+async def test_refusals_of_a_long_outage_leave_nothing_to_be_told(tmp_path):
+    """A call that was never sent holds nothing: only the few that found the store gone are taken back."""
+    with running(Valkey(tmp_path / "store")) as (server,):
+        async with sidecars(StoreUrl(kind="single", addresses=(server.address,)), tmp_path, 1) as (one,):
+            before = await one.ledger.reserve(ask(LARGE, wanted=WORST), request_id="before")
+            server.kill()
+            for number in range(500):
+                with pytest.raises(StoreError):
+                    await one.ledger.reserve(ask(LARGE, wanted=WORST), request_id=str(number))
+            assert len(one.ledger.settler.pending) < 10
+            server.start()
+            one.ledger.settle(before, spent(7))
+            await one.settled()
+            row = await one.store.call("HMGET", one.store.key("b", LARGE.id, "total"), "used", "held", deadline_s=5)
+            assert row == [b"7", b"0"]
+            assert one.ledger.settler.low >= 500, "and what was never sent holds up nobody's marks"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("keeping", ["always", "everysec", "none"])
 async def test_a_store_killed_under_load_counts_the_truth_afterwards(tmp_path, monkeypatch, seed, keeping):
@@ -101,6 +119,30 @@ async def test_a_store_that_kept_nothing_admits_nothing_until_it_was_told_what_i
             assert "learns" in verdicts
             one.ledger.release(hold)
             await one.settled()
+
+
+@pytest.mark.slow
+async def test_a_newcomer_who_finds_an_empty_store_first_lets_through_no_more_than_is_given_back(tmp_path, monkeypatch):
+    """The bound of what a store without a file can cost: nobody told the newcomer, and there was nobody to learn from."""
+    hurry(monkeypatch)
+    whole = tokens(10 * WORST, "user:c")
+    with running(Valkey(tmp_path / "store", keeping="none")) as (server,):
+        url = StoreUrl(kind="single", addresses=(server.address,))
+        async with sidecars(url, tmp_path, 1) as (one,):
+            done = await one.ledger.reserve(ask(whole, wanted=3 * WORST), request_id="done")
+            one.ledger.settle(done, spent(3 * WORST))
+            await one.ledger.reserve(ask(whole, wanted=4 * WORST), request_id="open")
+            await one.settled()
+            server.kill()
+            server.start()
+            async with sidecars(url, tmp_path / "new", 1) as (two,):
+                await two.ledger.reserve(ask(whole, wanted=10 * WORST, least=10 * WORST), request_id="newcomer")
+                await met(one)
+                await one.settled()
+                row = await two.store.call("HMGET", two.store.key("b", whole.id, "total"), "used", "held", deadline_s=5)
+                assert [int(n) for n in row] == [3 * WORST, 14 * WORST], "all of it is known from here on"
+                with pytest.raises((BudgetRefusedError, LearningError)):
+                    await two.ledger.reserve(ask(whole, wanted=1, least=1), request_id="next")
 
 
 @pytest.mark.long

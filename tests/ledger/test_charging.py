@@ -1,0 +1,193 @@
+"""`charged`, on a real store: what is written down of a call, whatever became of it; and a hold that a heartbeat keeps."""
+
+import asyncio
+
+import orjson
+import pytest
+
+import accounting.ledger
+from accounting.ask import Ask, Draw
+from accounting.budgets import Caller
+from accounting.charge import Attempt, Till, charged
+from accounting.meter import Meter
+from accounting.settling import Tally
+from tests.ledger.houses import ask, till, tokens
+
+CALLER = Caller(key="k|1", user="alice", team="lab", org="acme", tags=("blue",))
+ALICE = tokens(10_000)
+
+
+class Priced:
+    """One nano-USD for an input token, ten for one of output."""
+
+    version = "table 7"
+
+    def cost_nanousd(self, usage):
+        return usage.input + 10 * usage.output
+
+
+PRICED = Priced()
+
+
+def attempt(name="a", *, price=PRICED, billable=True, says=None, text=""):
+    """One to a provider that reports `says` as (input, output), or only sends `text`."""
+    meter = Meter("gpt-4o", lambda: 7)
+    if text:
+        meter.observe([{"model": "served", "choices": [{"index": 0, "delta": {"content": text}}]}])
+    if says:
+        meter.observe([{"model": "served", "usage": {"prompt_tokens": says[0], "completion_tokens": says[1]}}])
+    return Attempt(name, f"{name}-model", price, meter, billable)
+
+
+class Desk:
+    """A ledger that writes down receipts, and reads back what the store has."""
+
+    def __init__(self, one):
+        self.one, self.receipts = one, []
+        self.till = Till(ledger=one.ledger, supervisor=one.supervisor, on_receipt=self.receipts.append)
+
+    def charged(self, wanted=100):
+        return charged(self.till, ask(ALICE, fixed=20, wanted=wanted), request_id="r1", caller=CALLER, model="asked")
+
+    async def books(self):
+        """(records, day's totals, the budget's counters)."""
+        await self.one.settled()
+        store = self.one.store
+        entries = await store.call("XRANGE", store.key("u"), "-", "+", deadline_s=5)
+        rows = {}
+        for key in await store.call("KEYS", store.key("day", "*"), deadline_s=5):
+            found = await store.call("HGETALL", key.decode(), deadline_s=5)
+            rows |= {k.decode(): int(v) for k, v in zip(found[::2], found[1::2], strict=True)}
+        return [orjson.loads(fields[3]) for _, fields in entries], rows, await self.one.counters(ALICE)
+
+
+@pytest.fixture
+async def desk(server, raw):
+    async with till(server.address) as one:
+        yield Desk(one)
+
+
+async def test_a_call_is_written_down_with_all_that_is_known_of_it(desk):
+    async with desk.charged() as charge:
+        charge.begin(attempt(says=(20, 30)))
+        charge.first_token_s = 0.25
+        await asyncio.sleep(0.02)
+        receipt = await charge.finish("ok")
+        assert await charge.finish("again") is receipt
+    (record,), rows, counters = await desk.books()
+    assert 20 <= record.pop("ms") < 5_000
+    assert record == {
+        "id": "r1", "key": "k|1", "user": "alice", "team": "lab", "org": "acme", "tags": ["blue"], "model": "asked",
+        "provider": "a", "upstream_model": "a-model", "response_model": "served", "input": 20, "cached": 0, "cache_write": 0,
+        "output": 30, "reasoning": 0, "cost_nanousd": 320, "price": "table 7", "estimated": False, "outcome": "ok", "reserved": True,
+    }  # fmt: skip
+    row = "k%7C1|alice|lab|a/a-model"
+    assert rows == {f"{row}|n": 1, f"{row}|input": 20, f"{row}|output": 30, f"{row}|cost": 320}
+    assert (counters["used"], counters["held"], counters["n"]) == (50, 0, 1)
+    assert desk.receipts == [receipt]
+    assert desk.one.ledger.settler.tally == Tally(
+        settled_total=1, duplicate_total=0, mismatch_total=0, rejected_total=0
+    )
+    assert (receipt.attempts, receipt.first_token_s) == (1, 0.25)
+
+
+A, B = {"says": (20, 30)}, {"says": (5, 1)}
+SUMS = [
+    pytest.param([A, B], (25, 31, 335, "table 7", False), id="both may be billed"),
+    pytest.param([A | {"billable": False}, B], (5, 1, 15, "table 7", False), id="the first never began"),
+    pytest.param([A, B | {"billable": False}], (20, 30, 320, "table 7", False), id="the last never began"),
+    pytest.param([A | {"price": None}, B], (25, 31, None, None, False), id="the first without a price"),
+    pytest.param([A, B | {"price": None}], (25, 31, None, "table 7", False), id="the last without a price"),
+    pytest.param([A | {"price": None, "billable": False}, B], (5, 1, 15, "table 7", False), id="without a price but unused"),
+    pytest.param([{"text": "one two three"}, B], (12, 4, 52, "table 7", True), id="one had to be counted"),
+    pytest.param([{"text": "one two three"}], (7, 3, 37, "table 7", True), id="counted"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("attempts", "told"), SUMS)
+@pytest.mark.parametrize("finishes", [True, False])
+async def test_all_attempts_that_may_be_billed_are_charged(desk, attempts, told, finishes):
+    async with desk.charged() as charge:
+        for number, settings in enumerate(attempts):
+            charge.begin(attempt("ab"[number], **settings))
+        if finishes:
+            await charge.finish("ok")
+    await desk.one.supervisor.drain(5)
+    (record,), _, counters = await desk.books()
+    assert (record["input"], record["output"], record["cost_nanousd"], record["price"], record["estimated"]) == told
+    assert record["provider"] == "ab"[len(attempts) - 1]
+    assert record["outcome"] == ("ok" if finishes else "error")
+    assert (counters["used"], counters["held"]) == (told[0] + told[1], 0)
+    assert len(desk.receipts) == 1
+
+
+async def test_a_call_that_no_provider_began_on_counts_as_none(desk):
+    requests = tokens(10, "user:a")
+    requests = type(requests)(subject="user:a", unit="requests", limit=10, period=requests.period)
+    one_request = Ask(draws=(Draw(requests, 1, 0),), wanted=5)
+    async with charged(desk.till, one_request, request_id="r", caller=Caller(), model="m") as charge:
+        charge.begin(attempt(billable=False))
+    await desk.one.settled()
+    assert (await desk.one.counters(requests)).get("used", 0) == 0
+    async with charged(desk.till, one_request, request_id="r", caller=Caller(), model="m") as charge:
+        charge.begin(attempt(says=(0, 0)))
+    await desk.one.settled()
+    counters = await desk.one.counters(requests)
+    assert (counters["used"], counters["held"]) == (1, 0)
+    assert [r.provider for r in desk.receipts] == ["a", "a"]
+
+
+async def test_a_call_without_any_attempt_names_no_provider(desk):
+    async with desk.charged():
+        pass
+    (record,), rows, counters = await desk.books()
+    assert (record["provider"], record["upstream_model"], record["cost_nanousd"], record["price"]) == ("", "", 0, None)
+    assert rows == {"k%7C1|alice|lab||n": 1}
+    assert (counters.get("used", 0), counters["held"]) == (0, 0)
+
+
+async def test_a_call_that_is_cancelled_is_charged_by_a_task_that_outlives_it(desk):
+    async def call():
+        async with desk.charged() as charge:
+            charge.begin(attempt(text="one two three"))
+            charge.outcome = "disconnect"
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(call())
+    while not desk.one.ledger.open:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await desk.one.supervisor.drain(5)
+    (record,), _, counters = await desk.books()
+    assert (record["outcome"], record["output"], record["estimated"]) == ("disconnect", 3, True)
+    assert (counters["used"], counters["held"]) == (10, 0)
+
+
+async def test_a_model_s_name_that_is_no_text_costs_no_settlement(desk):
+    async with desk.charged() as charge:
+        tried = attempt(says=(1, 1))
+        tried.meter.response_model = "\ud800"
+        charge.begin(tried)
+        await charge.finish("ok")
+    await desk.one.settled()
+    assert (await desk.one.counters(ALICE))["used"] == 2
+
+
+async def test_a_heartbeat_keeps_a_hold_for_many_leases_and_survives_a_store_that_objects(server, raw, monkeypatch):
+    monkeypatch.setattr(accounting.ledger, "HEARTBEAT_S", 0.03)
+    monkeypatch.setattr(accounting.ledger, "TTL_MS", 300)
+    async with till(server.address) as one:
+        hold = await one.ledger.reserve(ask(ALICE, wanted=100), request_id="r")
+        beating = one.supervisor.spawn(one.ledger.heartbeat(), name="heartbeat")
+        await asyncio.sleep(0.1)
+        one.store._connection.close()
+        await asyncio.sleep(0.9)
+        now = await raw.call("TIME", deadline_s=5)
+        held = await raw.call(
+            "ZCOUNT", hold.rows[0].holds_key, int(now[0]) * 1000 + int(now[1]) // 1000, "+inf", deadline_s=5
+        )
+        assert (held, hold.lost, hold.until_s > asyncio.get_running_loop().time()) == (1, False, True)
+        beating.cancel()
