@@ -55,11 +55,6 @@ class Hold:
     notes: dict[str, Any] = field(default_factory=dict)  # for the journal: who called what
 
 
-def lease_until_s(began_s: float, ttl_ms: int) -> float:
-    """When a lease asked for then is over, on our clock: always before the store thinks so."""
-    return began_s + ttl_ms * 0.99 / 1000 - 0.05
-
-
 class RefusedError(Exception):
     """The ledger says no; nothing is held anywhere."""
 

@@ -16,7 +16,8 @@ from accounting.acquaintance import Acquaintance
 from accounting.ask import Ask
 from accounting.escrow import Escrows
 from accounting.growing import grow_arguments, grown
-from accounting.hold import BudgetRefusedError, Hold, LearningError, RefusedError, lease_until_s
+from accounting.hold import BudgetRefusedError, Hold, LearningError, RefusedError
+from accounting.lease import lease_until_s
 from accounting.noting import Journal, NoJournal
 from accounting.periods import Window
 from accounting.reserving import (

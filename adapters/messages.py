@@ -113,7 +113,7 @@ class _Reader:
                 f"'{path}.role' must be one of system, developer, user, assistant, tool and function.",
                 param=f"{path}.role",
             )
-        self.named = self.named or (bool(message.get("name")) and role not in {"function", "tool"})
+        self.named = self.named or (bool(message.get("name")) and role not in ("function", "tool"))
         readers[role](message, path)
 
     def _system(self, message: JSON, path: str) -> None:

@@ -48,7 +48,9 @@ def rates(limits: Iterable[tuple[str, Limit]], worst: Worst) -> tuple[Rate, ...]
 def concurrency(limits: Iterable[tuple[str, Limit]]) -> tuple[Draw, ...]:
     """Return the limits on calls at once: each call holds one and uses none."""
     return tuple(
-        Draw(Budget(subject=subject, unit="concurrency", limit=limit.concurrency, period=_FOREVER, outage="allow"), 1, 0)
+        Draw(
+            Budget(subject=subject, unit="concurrency", limit=limit.concurrency, period=_FOREVER, outage="allow"), 1, 0
+        )
         for subject, limit in limits
         if limit.concurrency is not None
     )

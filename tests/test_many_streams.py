@@ -14,7 +14,9 @@ from tests.test_upstream_oddities import At
 from tests.wire import post
 
 STREAM_BYTES = 64 * 1024 * 1024
-GROWN_KB_MAX = 300  # a reader, of which 128 may be the sidecar's; the provider, in the same process, keeps 64 and more itself
+GROWN_KB_MAX = (
+    300  # a reader, of which 128 may be the sidecar's; the provider, in the same process, keeps 64 and more itself
+)
 EVENT = b'data: {"id":"x","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
 PIECE = EVENT * 64
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % STREAM_BYTES

@@ -170,7 +170,7 @@ def test_any_body_has_a_message_and_a_text_or_no_code(status, body):
     assert len(said["message"]) <= TEXT_MAX + 100
     assert said["code"] is None or isinstance(said["code"], str)
     assert isinstance(said["type"], str)
-    assert (said["param"] is None or isinstance(said["param"], str))
+    assert said["param"] is None or isinstance(said["param"], str)
     assert 400 <= error.status <= 599
 
 

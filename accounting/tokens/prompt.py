@@ -98,11 +98,11 @@ class Prompt:
         if not isinstance(part, dict):
             return self._json(part)
         kind = str(part.get("type"))
-        if kind in {"image_url", "input_image"}:
+        if kind in ("image_url", "input_image"):
             return self._image(part)
         if kind == "input_audio":
             return self._audio(part.get("input_audio"))
-        if kind in {"file", "input_file"}:
+        if kind in ("file", "input_file"):
             return self._file(part.get("file") if isinstance(part.get("file"), dict) else part)
         texts = [part[key] for key in ("text", "refusal") if isinstance(part.get(key), str)]
         return sum(map(self._count, texts)) if texts else self._json(part)

@@ -118,7 +118,7 @@ def _answer_form(body: JSON, config: JSON, model: Model, *, has_functions: bool)
     if form is None:
         return
     kind = form.get("type") if isinstance(form, dict) else None
-    if kind not in {"text", "json_object", "json_schema"}:
+    if kind not in ("text", "json_object", "json_schema"):
         text = "'response_format.type' must be text, json_object or json_schema."
         raise InvalidRequestError(text, param="response_format")
     if kind == "text":

@@ -1,0 +1,176 @@
+"""How replies of the store are read, field by field; and two things that only save work, and must do that."""
+
+import pytest
+
+import accounting.reserving
+from accounting.ask import Ask, Draw, Rate
+from accounting.budgets import Budget, amounts
+from accounting.escrow import Allowance
+from accounting.hold import BudgetRefusedError, ConfigChangedError, LearningError, RateRefusedError
+from accounting.meter import Meter
+from accounting.periods import Period
+from accounting.reserving import EXPIRY_AFTER_END_MS, Windows, held, refusal, unreserved
+from accounting.settlement import Spent, overspent, settlement
+from accounting.store.errors import StoreUnavailableError
+from tests.ledger.houses import tokens
+
+NOW = 1_800_000_000_000
+DAY = Period(kind="day")
+FIRST, SECOND = tokens(100, "user:a"), tokens(50, "team:b", period=DAY)
+AT_ONCE = Budget(subject="key:k", unit="concurrency", limit=3, period=Period(kind="total"))
+ASK = Ask(
+    draws=(Draw(FIRST, 1, 1), Draw(SECOND, 2, 1), Draw(AT_ONCE, 1, 0)),
+    rates=(
+        Rate(subject="key:k", what="requests", limit=60, fixed=1, per_output=0),
+        Rate(subject="key:k", what="tokens", limit=900, fixed=5, per_output=1),
+    ),
+    wanted=10,
+)
+WINDOWS = [draw.budget.period.window(NOW) for draw in ASK.draws]
+
+
+def key(*parts):
+    return ":".join(("b", *parts))
+
+
+def read(verdict, *rest):
+    return refusal(verdict, ASK, WINDOWS, [verdict, NOW, *rest])
+
+
+@pytest.mark.parametrize(("kind", "held_only"), [(b"held", True), (b"spent", False)])
+@pytest.mark.parametrize(("number", "budget"), [(1, FIRST), (2, SECOND)])
+def test_a_refusal_names_its_budget_as_it_stands(kind, held_only, number, budget):
+    error = read(b"DENY", kind, number, 70, 40, 25, 11)
+    assert isinstance(error, BudgetRefusedError)
+    assert (error.requested, error.held_only, error.now_ms) == (11, held_only, NOW)
+    row = error.row
+    assert (row.budget, row.limit, row.used, row.held, row.remaining) == (budget, 70, 40, 25, 5)
+    assert (row.counters_key, row.holds_key, row.field, row.amount, row.expiry_ms, row.cover_seq) == (
+        "",
+        "",
+        "",
+        0,
+        0,
+        0,
+    )
+    assert row.resets_ms == WINDOWS[number - 1].end_ms
+
+
+def test_too_many_at_once_is_a_rate():
+    error = read(b"DENY", b"held", 3, 3, 0, 3, 1)
+    assert isinstance(error, RateRefusedError)
+    row = error.row
+    assert (row.subject, row.what, row.limit, row.remaining, row.reset_ms, error.wait_ms) == (
+        "key:k",
+        "concurrency",
+        3,
+        0,
+        1000,
+        1000,
+    )
+
+
+@pytest.mark.parametrize(("number", "what"), [(1, "requests"), (2, "tokens")])
+def test_a_rate_says_how_long_to_wait(number, what):
+    error = read(b"RATE", number, 60, 250)
+    assert isinstance(error, RateRefusedError)
+    row = error.row
+    assert (row.subject, row.what, row.limit, row.remaining, row.reset_ms, error.wait_ms) == (
+        "key:k",
+        what,
+        60,
+        0,
+        250,
+        250,
+    )
+
+
+def test_the_other_replies_are_told_apart():
+    assert read(b"CONFIG", b"17").version == "17"
+    assert isinstance(read(b"CONFIG", b"17"), ConfigChangedError)
+    for until, wait_ms in ((NOW + 600, 600), (NOW + 1, 1), (NOW, 1), (NOW - 5, 1)):
+        error = read(b"LEARN", until)
+        assert isinstance(error, LearningError)
+        assert error.wait_ms == wait_ms
+    assert isinstance(read(b"TERMINAL"), StoreUnavailableError)
+
+
+def test_what_was_admitted_is_read_field_by_field():
+    keys = ["g", "s", "lim", "sess", "b1", "x1", "b2", "x2", "b3", "x3"]
+    rows = [b"used", 100, 5, 16, 11, b"u9", 50, 6, 13, 12, b"used", 3, 0, 1, 1]
+    hold = held(4, ASK, WINDOWS, keys, [b"OK", NOW, 10, *rows, 60, 59, 1000, 900, 885, 1001], "r")
+    assert (hold.seq, hold.request_id, hold.granted, hold.reserved, hold.lost, hold.escrow) == (
+        4,
+        "r",
+        10,
+        True,
+        False,
+        False,
+    )
+    found = [(r.counters_key, r.holds_key, r.field, r.limit, r.used, r.held, r.amount, r.remaining) for r in hold.rows]
+    assert found == [
+        ("b1", "x1", "used", 100, 5, 16, 11, 79),
+        ("b2", "x2", "u9", 50, 6, 13, 12, 31),
+        ("b3", "x3", "used", 3, 0, 1, 1, 2),
+    ]
+    assert [r.budget for r in hold.rows] == [FIRST, SECOND, AT_ONCE]
+    assert [r.expiry_ms for r in hold.rows] == [0, WINDOWS[1].end_ms + EXPIRY_AFTER_END_MS, 0]
+    assert [(r.subject, r.what, r.limit, r.remaining, r.reset_ms) for r in hold.rates] == [
+        ("key:k", "requests", 60, 59, 1000), ("key:k", "tokens", 900, 885, 1001),
+    ]  # fmt: skip
+
+
+def test_a_call_let_pass_without_the_store_holds_nothing_and_is_no_overspending():
+    rolling = tokens(100, "user:r", period=Period(kind="rolling:30d"))
+    ask = Ask(draws=(Draw(FIRST, 1, 1), Draw(rolling, 1, 1)), wanted=10)
+    windows = [draw.budget.period.window(NOW) for draw in ask.draws]
+    hold = unreserved(4, ask, windows, key, NOW, "r", allowance=Allowance(10, (None, None)))
+    assert (hold.reserved, hold.granted, hold.lost) == (False, 10, False)
+    assert [(r.amount, r.used, r.held, r.limit) for r in hold.rows] == [(0, 0, 0, 100)] * 2
+    bucket = windows[1].bucket_ms
+    assert [r.field for r in hold.rows] == ["used", f"u{NOW // bucket}" if bucket else "used"]
+    item = settlement(hold, Spent(input_tokens=3, output_tokens=9, record=b"{}"))
+    assert [row[3:5] for row in item.rows] == [(0, 12), (0, 12)]
+    assert overspent(item, hold) == {}
+
+
+@pytest.mark.parametrize(
+    ("unit", "amount"),
+    [("usd", 7), ("tokens", 5), ("input_tokens", 2), ("output_tokens", 3), ("requests", 1), ("concurrency", 0)],
+)
+def test_a_call_uses_of_each_unit_what_it_counts(unit, amount):
+    assert amounts(unit, requests=1, input_tokens=2, output_tokens=3, cost_nanousd=7) == amount
+
+
+def test_a_window_is_kept_while_it_lasts_and_not_too_many_are(monkeypatch):
+    windows = Windows()
+    first = windows.of(SECOND, NOW)
+    assert windows.of(SECOND, NOW) is first
+    assert windows.of(SECOND, first.start_ms) is first
+    assert windows.of(SECOND, first.end_ms - 1) is first
+    assert windows.of(SECOND, first.end_ms).start_ms == first.end_ms
+    assert windows.of(SECOND, NOW) == first, "and back, where the clock was wrong"
+    monkeypatch.setattr(accounting.reserving, "_WINDOWS_MAX", 2)
+    first = windows.of(SECOND, NOW)
+    other = windows.of(FIRST, NOW)
+    assert (windows.of(SECOND, NOW) is first, windows.of(FIRST, NOW) is other) == (True, True)
+    windows.of(AT_ONCE, NOW)
+    assert len(windows._known) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "chunks", "reported", "granted", "worth"),
+    [
+        ("", 0, False, 10, False), ("a" * 11, 1, False, 11, False), ("a" * 30, 1, False, 10, False), ("a" * 31, 1, False, 10, True),
+        ("a" * 11, 11, False, 10, True), ("a" * 10, 11, False, 10, False), ("a" * 1000, 50, True, 10, False),
+    ],
+)  # fmt: skip
+def test_a_count_is_worth_it_only_where_the_grant_may_be_passed(text, chunks, reported, granted, worth):
+    meter = Meter("gpt-4o", lambda: 0)
+    for number in range(chunks):
+        piece = text[number * len(text) // chunks : (number + 1) * len(text) // chunks]
+        meter.observe([{"choices": [{"index": 0, "delta": {"content": piece}}]}])
+    if reported:
+        meter.observe([{"usage": {"prompt_tokens": 1, "completion_tokens": 2}}])
+    assert meter.chunks == chunks + reported
+    assert meter.worth_counting(granted) is worth
