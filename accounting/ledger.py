@@ -8,6 +8,7 @@ a caller's next call through the same sidecar sees it.
 import asyncio
 import logging
 import os
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -151,6 +152,7 @@ class Ledger:
 
     async def heartbeat(self) -> None:
         """Extend all open holds, for ever. Run it in a supervised task."""
+        await asyncio.sleep(random.uniform(0, HEARTBEAT_S))  # noqa: S311 - sidecars that start together must not beat together
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             try:
