@@ -26,10 +26,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("accounting", "adapters", "proxy", "tests", "scripts", "deploy", "docs", "pyproject.toml", "README.md")
-EDGES = "tests/ledger/test_arithmetic.py tests/ledger/test_boundaries.py"
+EDGES = "tests/ledger/test_replies.py tests/ledger/test_arithmetic.py tests/ledger/test_boundaries.py"
 SCRIPTS = (
     f"tests/ledger/test_storm.py tests/ledger/test_learning.py {EDGES} tests/ledger/test_rolling.py tests/ledger/test_rollover.py "
-    "tests/ledger/test_grow.py tests/ledger/test_escrow.py tests/ledger/test_differential.py"
+    "tests/ledger/test_grow.py tests/ledger/test_charging.py tests/ledger/test_escrow.py tests/ledger/test_differential.py"
 )
 LEDGER = (
     "tests/ledger/test_replies.py tests/ledger/test_ledger.py tests/ledger/test_charging.py tests/ledger/test_arithmetic.py tests/ledger/test_grow.py "
@@ -40,7 +40,7 @@ TESTS = {  # the likeliest to notice first
     "accounting/ledger.py": LEDGER, "accounting/settling.py": LEDGER, "accounting/reserving.py": f"{LEDGER} tests/ledger/test_boundaries.py",
     "accounting/settlement.py": f"{LEDGER} tests/test_journal_edges.py tests/test_journal.py", "accounting/hold.py": LEDGER,
     "accounting/ask.py": f"{EDGES} tests/test_clamping.py", "accounting/budgets.py": f"{EDGES} tests/test_clamping.py tests/test_budget_endpoint.py",
-    "accounting/periods.py": "tests/ledger/test_rollover.py tests/ledger/test_rolling.py tests/ledger/test_arithmetic.py",
+    "accounting/periods.py": "tests/ledger/test_replies.py tests/ledger/test_rollover.py tests/ledger/test_rolling.py tests/ledger/test_arithmetic.py",
     "accounting/usage.py": f"tests/test_prices.py {CALLS}", "accounting/charge.py": f"{CALLS} tests/test_budget_endpoint.py",
     "accounting/meter.py": CALLS, "accounting/prices/price.py": f"tests/test_prices.py {EDGES}",
     "accounting/journal/format.py": "tests/test_journal_edges.py tests/test_journal.py", "accounting/journal/aftermath.py": "tests/test_journal_edges.py tests/test_journal.py",
@@ -113,7 +113,7 @@ def _of_python(file: str, text: str) -> Iterator[Mutant]:
 
 
 def _not_code(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what no test could care for: annotations, defaults of logs, messages."""
+    """Yield what no test should care for: annotations, messages, and how large exactly a named limit is."""
     parts: list[ast.AST | None] = []
     if isinstance(node, ast.AnnAssign | ast.arg):
         parts.append(node.annotation)
@@ -123,6 +123,8 @@ def _not_code(node: ast.AST) -> Iterator[ast.AST]:
         parts += node.decorator_list
     elif isinstance(node, ast.Assert | ast.Call | ast.Expr) and _SAID.match(ast.unparse(node)):
         parts.append(node)
+    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
+        parts.append(node.value)
     for part in parts:
         if part is not None:
             yield from ast.walk(part)

@@ -1,9 +1,13 @@
 """Edges of the journal that a mutant could cross unseen."""
 
+import asyncio
+
+import orjson
 import pytest
 
+import accounting.journal.recovery
 from accounting.journal.aftermath import crashed
-from accounting.journal.format import ACKNOWLEDGED, Decoder, Progress, Record, decode, encode, header
+from accounting.journal.format import ACKNOWLEDGED, ADMITTED, Decoder, Progress, Record, decode, encode, header, seq_of
 from accounting.journal.recovery import Recovery
 from accounting.journal.writer import FileJournal
 from accounting.ledger import Ledger
@@ -119,6 +123,57 @@ async def test_a_crashed_call_that_the_store_rejects_keeps_its_journal(tmp_path,
     wall[0] = 1e12
     assert await recovery.once()
     assert (tmp_path / ("d" * 32)).exists(), "a person has to look at it"
+    recovery.release()
+    journal.close()
+    await reached.close()
+
+
+@pytest.mark.parametrize("seq", [True, "1", 1.5, None, [1]])
+def test_a_number_that_is_none_is_nobodys(seq):
+    with pytest.raises(TypeError):
+        seq_of(Record(ADMITTED, orjson.dumps({"seq": seq})))
+    assert seq_of(Record(ADMITTED, b'{"seq":7}')) == 7
+
+
+async def test_a_dead_journal_that_is_deleted_is_forgotten(tmp_path, store):
+    dead, journal = FileJournal(tmp_path, "d" * 32), FileJournal(tmp_path, "a" * 32)
+    dead.open()
+    dead.close()
+    journal.open()
+    reached = Store(read_url(store.url), prefix=f"edges{id(journal)}", deadline_s=5)
+    recovery = Recovery(journal, Ledger(reached, supervisor=Supervisor(), journal=journal).settler, now_s=lambda: 1e12)
+    for _ in range(3):
+        assert await recovery.once()
+        assert not (tmp_path / ("d" * 32)).exists()
+    recovery.release()
+    recovery.release()
+    journal.close()
+    await reached.close()
+
+
+@pytest.mark.parametrize("away", [True, False])
+async def test_who_finds_the_store_away_looks_again_soon(tmp_path, store, monkeypatch, away):
+    monkeypatch.setattr(accounting.journal.recovery, "RETRY_S", 0.01)
+    dead, journal = FileJournal(tmp_path, "d" * 32), FileJournal(tmp_path, "a" * 32)
+    dead.open()
+    dead.settled(Settlement(seq=1, rows=(), spent=Spent(record=b"{}", day="20260101")).dump())
+    dead.close()
+    journal.open()
+    url = "redis://127.0.0.1:1" if away else store.url
+    reached = Store(read_url(url), prefix=f"edges{id(journal)}", deadline_s=5)
+    recovery = Recovery(journal, Ledger(reached, supervisor=Supervisor(), journal=journal).settler)
+    looks, once = [], recovery.once
+
+    async def counted():
+        looks.append(await once())
+        return looks[-1]
+
+    recovery.once = counted
+    task = asyncio.create_task(recovery.run())
+    await asyncio.sleep(0.3)
+    task.cancel()
+    assert looks[0] is not away
+    assert len(looks) > 3 if away else looks == [True]
     recovery.release()
     journal.close()
     await reached.close()

@@ -10,8 +10,9 @@ from accounting.ask import Ask, Draw
 from accounting.budgets import Caller
 from accounting.charge import Attempt, Till, charged
 from accounting.meter import Meter
+from accounting.noting import NoJournal
 from accounting.settling import Tally
-from tests.ledger.houses import ask, till, tokens
+from tests.ledger.houses import ask, spent, till, tokens
 
 CALLER = Caller(key="k|1", user="alice", team="lab", org="acme", tags=("blue",))
 ALICE = tokens(10_000)
@@ -176,6 +177,45 @@ async def test_a_model_s_name_that_is_no_text_costs_no_settlement(desk):
     assert (await desk.one.counters(ALICE))["used"] == 2
 
 
+class Acknowledgements(NoJournal):
+    """Remembers of which calls it was told that the store has them."""
+
+    def __init__(self):
+        self.seqs = []
+
+    def acknowledged(self, seq):
+        self.seqs.append(seq)
+
+
+async def test_the_journal_is_told_what_the_store_has_and_only_then(server, raw):
+    journal = Acknowledgements()
+    async with till(server.address, journal=journal) as one:
+        holds = [await one.ledger.reserve(ask(ALICE, wanted=10), request_id="r") for _ in range(3)]
+        assert journal.seqs == []
+        one.ledger.settle(holds[0], spent(5))
+        one.ledger.release(holds[2])
+        await one.settled()
+        assert sorted(journal.seqs) == [holds[0].seq, holds[2].seq]
+        assert one.ledger.settler.low == holds[0].seq, "the second is open"
+        one.ledger.settle(holds[1], spent(5))
+        await one.settled()
+        assert one.ledger.settler.low == holds[2].seq
+
+
+async def test_who_listens_hears_of_each_settlement_once_with_what_is_used_and_held(server, raw):
+    heard = []
+    async with till(server.address) as one:
+        one.ledger.on_settled = lambda hold, counts: heard.append((hold.seq, counts))
+        first, second = [await one.ledger.reserve(ask(ALICE, wanted=10), request_id="r") for _ in range(2)]
+        one.ledger.settle(first, spent(4))
+        one.ledger.settle(first, spent(9))
+        await one.settled()
+        assert heard == [(first.seq, [4, 10])]
+        one.ledger.settle(second, spent(3))
+        await one.settled()
+        assert heard[1:] == [(second.seq, [7, 0])]
+
+
 async def test_a_heartbeat_keeps_a_hold_for_many_leases_and_survives_a_store_that_objects(server, raw, monkeypatch):
     monkeypatch.setattr(accounting.ledger, "HEARTBEAT_S", 0.03)
     monkeypatch.setattr(accounting.ledger, "TTL_MS", 300)
@@ -191,3 +231,21 @@ async def test_a_heartbeat_keeps_a_hold_for_many_leases_and_survives_a_store_tha
         )
         assert (held, hold.lost, hold.until_s > asyncio.get_running_loop().time()) == (1, False, True)
         beating.cancel()
+
+
+async def test_a_hold_that_cannot_grow_since_it_is_gone_is_marked_as_lost(server, raw):
+    async with till(server.address) as one:
+        hold = await one.ledger.reserve(ask(ALICE, wanted=100), request_id="r")
+        await raw.call("DEL", hold.rows[0].holds_key, deadline_s=5)
+        assert not await one.ledger.grow(hold, ask(ALICE, wanted=100), 200)
+        assert (hold.lost, hold.granted) == (True, 100)
+
+
+async def test_a_hold_grows_again_when_the_store_has_been_met_anew(server, raw):
+    async with till(server.address, embedded=True) as one:
+        hold = await one.ledger.reserve(ask(ALICE, wanted=100), request_id="r")
+        await raw.call("HSET", one.store.key("g"), "gen", "another", deadline_s=5)
+        assert not await one.ledger.grow(hold, ask(ALICE, wanted=100), 200)
+        assert (hold.lost, hold.granted) == (False, 100)
+        assert await one.ledger.grow(hold, ask(ALICE, wanted=100), 200)
+        assert (hold.lost, hold.granted) == (False, 200)

@@ -2,9 +2,10 @@
 
 import pytest
 
+import accounting.budgets
 import accounting.reserving
-from accounting.ask import Ask, Draw, Rate
-from accounting.budgets import Budget, amounts
+from accounting.ask import Ask, Draw, Rate, Worst, draws_for
+from accounting.budgets import Budget, BudgetBook, amounts
 from accounting.escrow import Allowance
 from accounting.hold import BudgetRefusedError, ConfigChangedError, LearningError, RateRefusedError
 from accounting.meter import Meter
@@ -12,7 +13,7 @@ from accounting.periods import Period
 from accounting.reserving import EXPIRY_AFTER_END_MS, Windows, held, refusal, unreserved
 from accounting.settlement import Spent, overspent, settlement
 from accounting.store.errors import StoreUnavailableError
-from tests.ledger.houses import tokens
+from tests.ledger.houses import ask, till, tokens
 
 NOW = 1_800_000_000_000
 DAY = Period(kind="day")
@@ -115,6 +116,7 @@ def test_what_was_admitted_is_read_field_by_field():
     ]
     assert [r.budget for r in hold.rows] == [FIRST, SECOND, AT_ONCE]
     assert [r.expiry_ms for r in hold.rows] == [0, WINDOWS[1].end_ms + EXPIRY_AFTER_END_MS, 0]
+    assert EXPIRY_AFTER_END_MS == 45 * 24 * 3600 * 1000, "a bill may be asked about for that long"
     assert [(r.subject, r.what, r.limit, r.remaining, r.reset_ms) for r in hold.rates] == [
         ("key:k", "requests", 60, 59, 1000), ("key:k", "tokens", 900, 885, 1001),
     ]  # fmt: skip
@@ -129,6 +131,7 @@ def test_a_call_let_pass_without_the_store_holds_nothing_and_is_no_overspending(
     assert [(r.amount, r.used, r.held, r.limit) for r in hold.rows] == [(0, 0, 0, 100)] * 2
     bucket = windows[1].bucket_ms
     assert [r.field for r in hold.rows] == ["used", f"u{NOW // bucket}" if bucket else "used"]
+    assert [r.expiry_ms for r in hold.rows] == [0, NOW + 2 * 60 * bucket + EXPIRY_AFTER_END_MS]
     item = settlement(hold, Spent(input_tokens=3, output_tokens=9, record=b"{}"))
     assert [row[3:5] for row in item.rows] == [(0, 12), (0, 12)]
     assert overspent(item, hold) == {}
@@ -174,3 +177,30 @@ def test_a_count_is_worth_it_only_where_the_grant_may_be_passed(text, chunks, re
         meter.observe([{"usage": {"prompt_tokens": 1, "completion_tokens": 2}}])
     assert meter.chunks == chunks + reported
     assert meter.worth_counting(granted) is worth
+
+
+async def test_after_each_call_the_ledger_knows_the_stores_clock(server, raw):
+    async with till(server.address) as one:
+        for lost in (False, True):
+            if lost:
+                one.ledger._offset_ms += 7_200_000
+            await one.ledger.reserve(ask(FIRST, wanted=1), request_id="r")
+            seconds, micro = await raw.call("TIME", deadline_s=5)
+            assert abs(one.ledger.now_ms() - int(seconds) * 1000 - int(micro) // 1000) < 500
+
+
+def test_a_call_without_a_number_of_choices_has_one():
+    worst = Worst(input_tokens=5, input_nanousd=50, output_nanousd=7)
+    assert draws_for([FIRST], worst) == (Draw(FIRST, 5, 1),)
+
+
+def test_a_default_is_made_once_for_a_subject_and_not_too_many_are_kept(monkeypatch):
+    monkeypatch.setattr(accounting.budgets, "DEFAULTS_MAX", 2)
+    book = BudgetBook([tokens(10, "user:*")])
+    first = book.for_subjects(["user:x"])[0]
+    assert first.subject == "user:x"
+    book.for_subjects(["user:y"])
+    assert book.for_subjects(["user:x"])[0] is first
+    assert len(book._defaults) == 2
+    book.for_subjects(["user:z"])
+    assert len(book._defaults) == 1
