@@ -152,13 +152,15 @@ class Ledger:
 
     async def heartbeat(self) -> None:
         """Extend all open holds, for ever. Run it in a supervised task."""
-        await asyncio.sleep(random.uniform(0, HEARTBEAT_S))  # noqa: S311 - sidecars that start together must not beat together
+        wait_s = random.uniform(0, HEARTBEAT_S)  # noqa: S311 - sidecars that start together must not beat together
         while True:
-            await asyncio.sleep(HEARTBEAT_S)
+            await asyncio.sleep(wait_s)
+            wait_s = HEARTBEAT_S  # never more: a store that lost writes waits for us only a little longer than that
             try:
                 await self.extend()
                 await self.keep_escrows()
             except StoreError as error:
+                wait_s = HEARTBEAT_S / 10
                 _log.debug("heartbeat failed: %s", error)
 
     async def extend(self, only: Sequence[Hold] | None = None) -> None:

@@ -6,12 +6,14 @@ import orjson
 import pytest
 
 import accounting.ledger
+from accounting.acquaintance import LEARN_MS
 from accounting.ask import Ask, Draw
 from accounting.budgets import Caller
 from accounting.charge import Attempt, Till, charged
 from accounting.meter import Meter
 from accounting.noting import NoJournal
 from accounting.settling import Tally
+from accounting.store.errors import StoreUnavailableError
 from tests.ledger.houses import ask, spent, till, tokens
 
 CALLER = Caller(key="k|1", user="alice", team="lab", org="acme", tags=("blue",))
@@ -249,3 +251,30 @@ async def test_a_hold_grows_again_when_the_store_has_been_met_anew(server, raw):
         assert (hold.lost, hold.granted) == (False, 100)
         assert await one.ledger.grow(hold, ask(ALICE, wanted=100), 200)
         assert (hold.lost, hold.granted) == (False, 200)
+
+
+@pytest.mark.parametrize("fails", [0, 3])
+async def test_no_two_heartbeats_are_further_apart_than_a_lesson_allows(server, monkeypatch, fails):
+    """The first one, too; and one that failed is made up for soon, or what is held would be given away."""
+    async with till(server.address) as one:
+        sleep, waits, beats = asyncio.sleep, [], []
+
+        async def noted(wait_s, *more):
+            waits.append(wait_s)
+            await sleep(0)
+
+        async def beat():
+            beats.append(waits[-1])
+            if len(beats) <= fails:
+                raise StoreUnavailableError("gone")
+
+        one.ledger.extend = beat
+        monkeypatch.setattr(asyncio, "sleep", noted)
+        beating = one.supervisor.spawn(one.ledger.heartbeat(), name="heartbeat")
+        while len(beats) < fails + 3:
+            await sleep(0)
+        beating.cancel()
+        every_s = accounting.ledger.HEARTBEAT_S
+        assert waits[: len(beats)] == beats, "one wait before each"
+        assert 0 <= beats[0] <= every_s < LEARN_MS / 1000
+        assert beats[1 : fails + 3] == [every_s / 10] * fails + [every_s] * 2

@@ -14,6 +14,8 @@ from accounting.reserving import EXPIRY_AFTER_END_MS, Windows, held, refusal, un
 from accounting.settlement import Spent, overspent, settlement
 from accounting.store.errors import StoreUnavailableError
 from tests.ledger.houses import ask, till, tokens
+from tests.ledger.scenes import START, draw
+from tests.ledger.test_escrow import escrowed
 
 NOW = 1_800_000_000_000
 DAY = Period(kind="day")
@@ -204,3 +206,16 @@ def test_a_default_is_made_once_for_a_subject_and_not_too_many_are_kept(monkeypa
     assert len(book._defaults) == 2
     book.for_subjects(["user:z"])
     assert len(book._defaults) == 1
+
+
+@pytest.mark.parametrize("actual", [0, 1, 2, 99, 100])
+def test_what_is_spent_of_an_escrow_is_no_longer_held_to_the_unit(scene, actual):
+    escrowed(scene)
+    assert scene.settle(5, "60@1", actual) == [b"OK", actual, 100 - actual]
+    assert scene.used_and_held() == (actual, 100 - actual)
+
+
+def test_a_rolling_windows_counters_are_kept_for_two_windows_and_the_days_after(scene):
+    assert scene.reserve(draw(100, 5, pid="rolling", bucket=60_000))[0] == b"OK"
+    for name in ("b:{t}:b:b1:rolling", "b:{t}:x:b1:rolling"):
+        assert scene.lua.redis("PEXPIRETIME", name) == START + 120 * 60_000 + EXPIRY_AFTER_END_MS
