@@ -133,6 +133,7 @@ async def test_a_newcomer_who_finds_an_empty_store_first_lets_through_no_more_th
             one.ledger.settle(done, spent(3 * WORST))
             await one.ledger.reserve(ask(whole, wanted=4 * WORST), request_id="open")
             await one.settled()
+            one._tasks[0].cancel()  # its next heartbeat is still to come
             server.kill()
             server.start()
             async with sidecars(url, tmp_path / "new", 1) as (two,):
