@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,22 +68,15 @@ def run(args: argparse.Namespace) -> int:
         )
         return 1
     if args.listen:
-        loaded = msgspec_replace(loaded, msgspec.structs.replace(loaded.config, listen=args.listen))
+        loaded = replace(loaded, config=msgspec.structs.replace(loaded.config, listen=args.listen))
     if args.worker_fd is not None:
         ops = msgspec.structs.replace(loaded.config.ops, listen="127.0.0.1:0")
-        loaded = msgspec_replace(loaded, msgspec.structs.replace(loaded.config, ops=ops))
+        loaded = replace(loaded, config=msgspec.structs.replace(loaded.config, ops=ops))
     elif args.workers > 1:
         from proxy.cli.serving_workers import serve_workers
 
         return asyncio.run(serve_workers(loaded, args.workers, args.config))
     return asyncio.run(serve(loaded, worker_fd=args.worker_fd))
-
-
-def msgspec_replace(loaded: "Loaded", config: object) -> "Loaded":
-    """Return `loaded` with another configuration."""
-    from dataclasses import replace
-
-    return replace(loaded, config=config)  # type: ignore[arg-type]  # a Config
 
 
 async def serve(loaded: "Loaded", *, worker_fd: int | None = None) -> int:

@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,22 +46,22 @@ class Launch:
     apart: tuple[str, ...] = ()  # programs of its tree that run on the other core and are counted apart
 
 
-class Peer:
+class Peer(ABC):
     """One row of the table."""
 
     name = ""
     what = ""
 
-    def prepare(self, cache: Path, *, install: bool) -> None:
+    def prepare(self, cache: Path, *, install: bool) -> None:  # noqa: B027 - most need nothing
         """Have it installed. Raises MissingError."""
 
+    @abstractmethod
     def launch(self, cache: Path, work: Path, port: int, provider: Provider) -> Launch:
         """Write its configuration into `work`; return what to run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def version(self, cache: Path) -> str:
         """Return its version."""
-        raise NotImplementedError
 
 
 class Bursar(Peer):
