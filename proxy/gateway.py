@@ -10,6 +10,7 @@ from aiohttp import web
 
 from accounting.charge import Charge, Till, charged
 from accounting.hold import ConfigChangedError, RefusedError
+from accounting.record import record
 from accounting.store.errors import StoreError
 from accounting.supervisor import Supervisor
 from accounting.tokens.counter import count_input, needs_thread
@@ -35,6 +36,7 @@ from proxy.retrying import RetryBudget
 from proxy.rules import Rules
 from proxy.slices import Slices
 from proxy.streaming import Grant, Relay, read_to_end, tend
+from proxy.telemetry import Telemetry
 from proxy.upstreams import Target
 
 RULES_TRIES = 3
@@ -45,7 +47,7 @@ _SSE_HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Admitted:
     """A call that may be reserved: everything that admission found out about it."""
 
@@ -82,7 +84,7 @@ class Gateway:
     version: Callable[[], Awaitable[str]]  # of what is stored; raises StoreError
     reload: Callable[[str], Awaitable[None]]  # brings `rules` to at least this version of what is stored
     cache: AnswerCache
-    on_overhead: Callable[[str, float], None]  # phase, seconds that it took
+    telemetry: Telemetry
     streams: set[Relay] = field(default_factory=set)
 
     async def call(self, request: web.BaseRequest, operation: Operation, request_id: str) -> web.StreamResponse:
@@ -90,30 +92,19 @@ class Gateway:
         raw = await self.body(request)
         began_s = asyncio.get_running_loop().time()
         for attempt in range(RULES_TRIES):
-            rules, principal = await self.admit(request.headers)
-            asked = read_request(operation, raw, self.defaults)
-            principal = end_user(principal, request.headers, asked.body)
-            asked = without_user(principal, asked)
-            targets = rules.targets(asked, principal)
-            terms = await self._terms(rules, asked, principal, targets)
-            limited = terms.ask.draws or terms.ask.rates
-            if not limited and attempt + 1 < RULES_TRIES and await self._changed(rules):
+            last = attempt + 1 == RULES_TRIES
+            admitted, rules = await self._admitted(request, operation, raw, request_id, began_s)
+            ask = admitted.terms.ask
+            if not (last or ask.draws or ask.rates) and await self._changed(rules):
                 continue  # the ledger, which would have noticed, is not asked
-            cache_key = self.cache.key(asked, principal, targets, request.headers)
-            admitted = Admitted(
-                request_id=request_id,
-                asked=asked,
-                principal=principal,
-                targets=targets,
-                terms=terms,
-                cache_key=cache_key,
-                began_s=began_s,
-            )
             try:
-                kept = await self.cache.find(cache_key, request.headers, self.till.ledger.now_ms())
-                return await (self._charged(request, admitted) if kept is None else self._kept(admitted, kept))
+                if admitted.cache_key is not None:
+                    kept = await self.cache.find(admitted.cache_key, request.headers, self.till.ledger.now_ms())
+                    if kept is not None:
+                        return await self._kept(admitted, kept)
+                return await self._charged(request, admitted)
             except ConfigChangedError as error:
-                if attempt + 1 == RULES_TRIES:
+                if last:
                     raise refusal(error) from error
                 await self._catch_up(error.version)
             except RefusedError as error:
@@ -121,6 +112,29 @@ class Gateway:
             except StoreError as error:
                 raise _store_away() from error
         raise AssertionError("unreachable")
+
+    async def _admitted(
+        self, request: web.BaseRequest, operation: Operation, raw: bytes, request_id: str, began_s: float
+    ) -> tuple[Admitted, Rules]:
+        """Return the call as it may be reserved, and the rules that say so. Raises ClientError."""
+        rules, headers = self.rules, request.headers
+        try:
+            principal = rules.gate.admit(headers, self.till.ledger.now_ms())
+        except ClientError:
+            rules, principal = await self.admit(headers)
+        asked = read_request(operation, raw, self.defaults)
+        if principal.user_from is not None:
+            principal = end_user(principal, headers, asked.body)
+            asked = without_user(principal, asked)
+        targets = rules.targets(asked, principal)
+        terms, far = rules.admitter.bound(asked, principal.caller, targets)
+        if not far:
+            terms = await self._counted(rules, asked, principal, targets, terms)
+        admitted = Admitted(
+            request_id=request_id, asked=asked, principal=principal, targets=targets, terms=terms,
+            cache_key=self.cache.key(asked, principal, targets, headers), began_s=began_s,
+        )  # fmt: skip
+        return admitted, rules
 
     async def _catch_up(self, version: str) -> None:
         """Read anew what is stored. Raises ClientError when the store went away in between."""
@@ -170,29 +184,31 @@ class Gateway:
         """Return the body, within its limits. Raises ClientError 408, 413, 415."""
         if request.headers.get("content-encoding", "identity") != "identity":
             raise ClientError(415, "Content-Encoding is not supported for requests; send the body as it is.")
-        too_large = ClientError(
-            413, f"The body is larger than {self.server.max_body_bytes} bytes.", code="request_too_large"
-        )
         if (request.content_length or 0) > self.server.max_body_bytes:
-            raise too_large  # before a byte of it is read
+            raise self._too_large()  # before a byte of it is read
         try:
             if request.content.is_eof():  # it came with the head, as most do
                 return await request.read()
             async with asyncio.timeout(self.server.body_seconds):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge as error:
-            raise too_large from error
+            raise self._too_large() from error
         except TimeoutError as error:
             late = ClientError(408, "The body did not arrive in time.", code="request_timeout")
             late.close = True
             raise late from error
 
-    async def _terms(self, rules: Rules, asked: Asked, principal: Principal, targets: list[Target]) -> Terms:
-        terms, far = rules.admitter.bound(asked, principal.caller, targets)
-        if far:
-            return terms
+    async def _counted(
+        self, rules: Rules, asked: Asked, principal: Principal, targets: list[Target], terms: Terms
+    ) -> Terms:
+        """Return the terms for the input as it is, where its bound is too near to a limit."""
         counts = [await _counted(asked, model) for model in {target.model for target in targets}]
         return rules.admitter.terms(asked, principal.caller, targets, min(terms.input_tokens, max(counts)))
+
+    def _too_large(self) -> ClientError:
+        return ClientError(
+            413, f"The body is larger than {self.server.max_body_bytes} bytes.", code="request_too_large"
+        )
 
     async def _charged(self, request: web.BaseRequest, admitted: Admitted) -> web.StreamResponse:
         asked, caller, terms = admitted.asked, admitted.principal.caller, admitted.terms
@@ -204,8 +220,8 @@ class Gateway:
             model=asked.model,
             notes=admitted.notes(),
         ) as charge:
-            self.on_overhead("admission", charge.began_s - admitted.began_s)
-            self.on_overhead("reserve", asyncio.get_running_loop().time() - charge.began_s)
+            self.telemetry.admission.note(charge.began_s - admitted.began_s)
+            self.telemetry.reserve.note(asyncio.get_running_loop().time() - charge.began_s)
             plan = Plan(asked=asked, targets=admitted.targets, terms=terms, created=int(time.time()))  # noqa: TID251 - `created` is wall time
             try:
                 begun = await self.trier.begin(plan, charge)

@@ -3,8 +3,6 @@
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import unquote
@@ -85,8 +83,11 @@ class Routes:
 
     async def _call(self, request: web.BaseRequest, operation: Operation, request_id: str) -> web.StreamResponse:
         await self._received(request)
-        async with self._place():
+        await self._take_place()
+        try:
             return await self.gateway.call(request, operation, request_id)
+        finally:
+            self._give_place()
 
     async def _received(self, request: web.BaseRequest) -> None:
         """Wait for the body before a place is taken, so that a slow client holds none; a stranger's is not waited for."""
@@ -109,8 +110,11 @@ class Routes:
             raise unknown_url(request.method, path)
         await self._listed(request, path, ask_store=False)  # so that a stranger's body is not waited for
         await self._received(request)
-        async with self._place():
+        await self._take_place()
+        try:
             return await relay(self.gateway, request, partial(self._listed, request, path), request_id)
+        finally:
+            self._give_place()
 
     async def _listed(self, request: web.BaseRequest, path: str, *, ask_store: bool = True) -> tuple[Path, Principal]:
         """Return the entry that covers the path for this caller, and the caller. Raises ClientError."""
@@ -120,17 +124,15 @@ class Routes:
             raise unknown_url(request.method, path)
         return listed, principal
 
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def _take_place(self) -> None:
         if self.draining:
             raise unavailable("This Bursar is shutting down.", code="draining", close=True)
         await self.places.take()
-        self.telemetry.in_flight(1)
-        try:
-            yield
-        finally:
-            self.telemetry.in_flight(-1)
-            self.places.give()
+        self.telemetry.flying += 1
+
+    def _give_place(self) -> None:
+        self.telemetry.flying -= 1
+        self.places.give()
 
     async def _models(self, request: web.BaseRequest, principal: Principal) -> dict[str, object]:
         names = [name for name in self.gateway.rules.router.names() if principal.may_use(name)]
