@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from aiohttp import web
-
 from accounting.charge import Charge, Till, charged
 from accounting.hold import ConfigChangedError, RefusedError
 from accounting.record import record
@@ -34,6 +32,8 @@ from proxy.principal import Principal
 from proxy.refusals import refusal
 from proxy.retrying import RetryBudget
 from proxy.rules import Rules
+from proxy.serving.request import BodyTooLargeError, Request
+from proxy.serving.response import Answer, Response, StreamedResponse
 from proxy.slices import Slices
 from proxy.streaming import Grant, Relay, read_to_end, tend
 from proxy.telemetry import Telemetry
@@ -87,7 +87,7 @@ class Gateway:
     telemetry: Telemetry
     streams: set[Relay] = field(default_factory=set)
 
-    async def call(self, request: web.BaseRequest, operation: Operation, request_id: str) -> web.StreamResponse:
+    async def call(self, request: Request, operation: Operation, request_id: str) -> Answer:
         """Serve one POST. Raises ClientError."""
         raw = await self.body(request)
         began_s = asyncio.get_running_loop().time()
@@ -114,7 +114,7 @@ class Gateway:
         raise AssertionError("unreachable")
 
     async def _admitted(
-        self, request: web.BaseRequest, operation: Operation, raw: bytes, request_id: str, began_s: float
+        self, request: Request, operation: Operation, raw: bytes, request_id: str, began_s: float
     ) -> tuple[Admitted, Rules]:
         """Return the call as it may be reserved, and the rules that say so. Raises ClientError."""
         rules, headers = self.rules, request.headers
@@ -180,18 +180,18 @@ class Gateway:
                 await self.reload(version)
         return self.rules is not rules
 
-    async def body(self, request: web.BaseRequest) -> bytes:
+    async def body(self, request: Request) -> bytes:
         """Return the body, within its limits. Raises ClientError 408, 413, 415."""
         if request.headers.get("content-encoding", "identity") != "identity":
             raise ClientError(415, "Content-Encoding is not supported for requests; send the body as it is.")
         if (request.content_length or 0) > self.server.max_body_bytes:
             raise self._too_large()  # before a byte of it is read
         try:
-            if request.content.is_eof():  # it came with the head, as most do
+            if request.complete:  # it came with the head, as most do
                 return await request.read()
             async with asyncio.timeout(self.server.body_seconds):
                 return await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
+        except BodyTooLargeError as error:
             raise self._too_large() from error
         except TimeoutError as error:
             late = ClientError(408, "The body did not arrive in time.", code="request_timeout")
@@ -210,7 +210,7 @@ class Gateway:
             413, f"The body is larger than {self.server.max_body_bytes} bytes.", code="request_too_large"
         )
 
-    async def _charged(self, request: web.BaseRequest, admitted: Admitted) -> web.StreamResponse:
+    async def _charged(self, request: Request, admitted: Admitted) -> Answer:
         asked, caller, terms = admitted.asked, admitted.principal.caller, admitted.terms
         async with charged(
             self.till,
@@ -243,10 +243,10 @@ class Gateway:
                         admitted.cache_key, begun.target, begun.answer.body, self.till.ledger.now_ms()
                     )
                     self.supervisor.spawn(keeping, name="keep")
-                return web.Response(body=begun.answer.body, headers=headers, content_type="application/json")
+                return Response(body=begun.answer.body, headers=headers, content_type="application/json")
             return await self._stream(request, admitted, charge, begun, headers)
 
-    async def _kept(self, admitted: Admitted, kept: Kept) -> web.StreamResponse:
+    async def _kept(self, admitted: Admitted, kept: Kept) -> Answer:
         """Answer from the cache: no provider is asked, nothing is spent."""
         caller, ask = admitted.principal.caller, asks_only_for_speed(admitted.terms.ask)
         async with charged(
@@ -259,14 +259,14 @@ class Gateway:
         ) as charge:
             await charge.finish("cached")
             headers = {"x-request-id": admitted.request_id, **headers_of(kept), **rate_headers(charge.hold.rates)}
-            return web.Response(body=kept.body, headers=headers, content_type="application/json")
+            return Response(body=kept.body, headers=headers, content_type="application/json")
 
     async def _stream(
-        self, request: web.BaseRequest, admitted: Admitted, charge: Charge, begun: Begun, headers: dict[str, str]
-    ) -> web.StreamResponse:
+        self, request: Request, admitted: Admitted, charge: Charge, begun: Begun, headers: dict[str, str]
+    ) -> Answer:
         assert begun.response is not None
         headers |= upstream_headers(begun.response.headers, own_rates=bool(charge.hold.rates)) | _SSE_HEADERS
-        response = web.StreamResponse(headers=headers)
+        response = StreamedResponse(headers=headers)
         asked, terms = admitted.asked, admitted.terms
         grant, more = Grant.of(begun.granted, asked.choices, begun.target.model, clamps=terms.clamps), None
         if charge.hold.reserved and begun.granted > charge.hold.granted:
@@ -297,7 +297,7 @@ class Gateway:
     def _stall_s(self, target: Target) -> float:
         return target.write_stall_s or self.timeouts.write_stall_s
 
-    async def _tend(self, relay: Relay, target: Target, request: web.BaseRequest, response: web.StreamResponse) -> None:
+    async def _tend(self, relay: Relay, target: Target, request: Request, response: StreamedResponse) -> None:
         def abort() -> None:
             if request.transport is not None:
                 request.transport.abort()
