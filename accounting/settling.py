@@ -46,6 +46,8 @@ class Settler:
         self.low = 0
         self.trusted_run_id = ""  # the server process that has all that we know to be settled
         self.unsent = 0  # handed to `send`, but not yet on the wire
+        self._keys_of: tuple[str, str] | None = None  # session and day
+        self._keys: tuple[str, ...] = ()
         self._posted: set[int] = set()  # seqs that were sent at once and not answered yet
         self._all_heard: asyncio.Future[None] | None = None
         self.pending: dict[int, Settlement] = {}
@@ -80,8 +82,11 @@ class Settler:
 
     def _command(self, item: Settlement, sid: str | None) -> tuple[list[str], list[str | bytes | int], str | None]:
         """Return KEYS, ARGV and the only process that may get them (None: any)."""
-        owner, key, run_id = sid or self._sid, self._store.key, self._store.run_id
-        keys = [key("s", owner), key("u"), key("day", item.spent.day or "none"), key("g")]
+        owner, run_id, day = sid or self._sid, self._store.run_id, item.spent.day or "none"
+        if (owner, day) != self._keys_of:
+            key = self._store.key
+            self._keys_of, self._keys = (owner, day), (key("s", owner), key("u"), key("day", day), key("g"))
+        keys = [*self._keys]
         for row in item.rows:
             keys += row[:2]
         # A replay may come before others that the store lost: nothing is known of those.

@@ -59,6 +59,7 @@ class Store:
         self._moved: Address | None = None
         self._breaker = Breaker()
         self.info: ServerInfo | None = None
+        self.run_id = ""  # of the server process we are connected to; empty before the first connection
         self.hard = False  # set when a hard budget is configured: a wrong eviction policy then refuses
         self.warnings: list[str] = []
         self.errors_total = 0
@@ -68,11 +69,6 @@ class Store:
     def up(self) -> bool:
         """Whether the last word from the store was an answer."""
         return self._connection is not None and not self._connection.closed and not self._breaker.open
-
-    @property
-    def run_id(self) -> str:
-        """The id of the server process we are connected to; empty before the first connection."""
-        return self.info.run_id if self.info else ""
 
     def key(self, *parts: str) -> str:
         """Return a key of this tenant: all share one hash slot."""
@@ -181,7 +177,8 @@ class Store:
         return connection if only_run_id is None or only_run_id == self.run_id else None
 
     def _answered(self, began_s: float, now_s: float) -> None:
-        self._breaker.success()
+        if not self._breaker.calm:
+            self._breaker.success()
         self.on_latency(now_s - began_s)
 
     def _failed(self, now_s: float) -> None:
@@ -267,6 +264,7 @@ class Store:
                 continue
             try:
                 self.info = read_info(await connection.call("INFO", deadline_s=2.0))
+                self.run_id = self.info.run_id
                 self.warnings = check_info(self.info, hard=self.hard)
             except StoreReplyError as error:
                 connection.close()

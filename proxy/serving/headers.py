@@ -5,6 +5,7 @@ was sent twice the first counts; whatever may not be sent twice has been refused
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar, overload
 
 _T = TypeVar("_T")
@@ -41,6 +42,7 @@ class Headers(Mapping[str, str]):
         return len(self._values)
 
 
+@lru_cache(256)  # the few that are ever asked for
 def _key(name: str) -> bytes:
     return name.lower().encode("latin-1", "replace")
 
