@@ -1,10 +1,12 @@
 """The fast transport keeps connections: what it may use again, what it must not, and when a call may go twice."""
 
 import asyncio
+import contextlib
 import socket
 
+import httptools
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.base import UpstreamRequest
@@ -573,6 +575,56 @@ def test_any_split_of_a_response_is_read_alike(stream, cuts):
         body += split.take()
     assert facts(split) == facts(whole)
     assert body == whole.take()
+
+
+class Told:
+    """What the parser itself says of the headers of the last head."""
+
+    def __init__(self):
+        self.headers = {}
+        self.done = False
+
+    def on_message_begin(self):
+        self.headers = {}
+
+    def on_header(self, name, value):
+        if not self.done:
+            self.headers[name.lower().decode("latin-1")] = value.decode("latin-1").rstrip(" \t")
+
+    def on_headers_complete(self):
+        self.done = self.parser.get_status_code() >= 200
+
+
+BITS = st.sampled_from(
+    [b"a", b"B", b"x-c", b"content-length", b"5", b"hello", b"Transfer-Encoding", b"chunked", b"HTTP/1.1 200 OK", b"HTTP/1.1 100 Go",
+     b":", b": ", b" ", b"\t", b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"\xe9", b"\x00", b"\x0b", b"\x1c", b"\x85", b"0\r\n"]
+)  # fmt: skip
+LINES = st.builds(
+    lambda n, gap, v, end: n + b":" + gap + v + gap + end,
+    BITS,
+    st.sampled_from([b"", b" ", b"\t"]),
+    BITS,
+    st.just(b"\r\n"),
+)
+
+
+@settings(max_examples=500)
+@given(
+    st.lists(st.sampled_from([b"\r\n", b"HTTP/1.1 100 Go\r\na: b\r\n\r\n"]), max_size=2),
+    st.lists(LINES | BITS, max_size=8),
+)
+def test_headers_are_read_as_the_parser_reads_them(before, lines):
+    head = b"".join(before) + b"HTTP/1.1 200 OK\r\n" + b"".join(lines) + b"\r\n"
+    told, ours = Told(), Incoming()
+    told.parser = httptools.HttpResponseParser(told)
+    with contextlib.suppress(httptools.HttpParserError):
+        told.parser.feed_data(head)
+    ours.feed(head)
+    if ours.head_done:
+        assert told.done
+        assert dict(ours.headers) == told.headers
+    elif told.done:
+        assert "transfer-encoding" in told.headers  # which is looked at more strictly
 
 
 @given(st.lists(st.binary(max_size=200), max_size=10), st.sampled_from([b"", CHUNKED_HEAD, b"HTTP/1.1 200 OK\r\n"]))

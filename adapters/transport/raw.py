@@ -5,6 +5,7 @@ its connection until the total limit.
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from adapters.base import UpstreamRequest
 from adapters.errors import UpstreamError, UpstreamProtocolError, UpstreamUnavailableError
@@ -110,15 +111,15 @@ class RawTransport(Transport):
         bodiless = request.method == "HEAD"
         connection.begin(head, request.body, timeouts=timeouts, total_at=total_at, bodiless=bodiless)
         await connection.head()
-        incoming = connection.incoming
-        decoder = None
-        if "content-encoding" in incoming.headers:
-            try:
-                decoder = decoder_for(incoming.headers, bodiless=bodiless)
-            except UpstreamProtocolError:
-                connection.cut()
-                raise
-        return RawResponse(self, connection, decoder)
+        if not connection.incoming.encoded:
+            return RawResponse(self, connection, connection.incoming.headers)
+        headers = dict(connection.incoming.headers)
+        try:
+            decoder = decoder_for(headers, bodiless=bodiless)
+        except UpstreamProtocolError:
+            connection.cut()
+            raise
+        return RawResponse(self, connection, headers, decoder)
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)
@@ -130,9 +131,15 @@ class RawResponse(UpstreamResponse):
 
     __slots__ = ("_connection", "_decoder", "_failure", "_transport", "headers", "status")
 
-    def __init__(self, transport: RawTransport, connection: Connection, decoder: BodyDecoder | None) -> None:
+    def __init__(
+        self,
+        transport: RawTransport,
+        connection: Connection,
+        headers: Mapping[str, str],
+        decoder: BodyDecoder | None = None,
+    ) -> None:
         self.status = connection.incoming.status
-        self.headers = connection.incoming.headers
+        self.headers = headers
         self._transport = transport
         self._connection: Connection | None = connection
         self._decoder = decoder
@@ -141,9 +148,10 @@ class RawResponse(UpstreamResponse):
             self._end()
 
     async def read(self, max_bytes: int) -> bytes:
-        length = self.headers.get("content-length", "")
-        if self._connection is not None and len(length) <= 20 and length.isdecimal() and int(length) > max_bytes:  # noqa: PLR2004 - a 64-bit number
-            self._too_large(max_bytes)
+        if self._connection is not None and not self._connection.incoming.complete:
+            length = self.headers.get("content-length", "")
+            if len(length) <= 20 and length.isdecimal() and int(length) > max_bytes:  # noqa: PLR2004 - a 64-bit number
+                self._too_large(max_bytes)
         first = piece = await self.next_piece()
         if self._connection is None and self._decoder is None and self._failure is None and len(first) <= max_bytes:
             return first
