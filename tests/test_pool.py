@@ -595,15 +595,15 @@ class Told:
         self.done = self.parser.get_status_code() >= 200
 
 
-BITS = st.sampled_from(
-    [b"a", b"B", b"x-c", b"content-length", b"5", b"hello", b"Transfer-Encoding", b"chunked", b"HTTP/1.1 200 OK", b"HTTP/1.1 100 Go",
-     b":", b": ", b" ", b"\t", b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"\xe9", b"\x00", b"\x0b", b"\x1c", b"\x85", b"0\r\n"]
-)  # fmt: skip
+NAMES = st.sampled_from([b"a", b"B", b"X-c", b"content-length", b"Transfer-Encoding", b"a ", b"\r\na", b""])
+VALUES = st.lists(
+    st.sampled_from([b"5", b"hello", b"chunked", b":", b" ", b"\t", b"\n", b"\xe9", b"\x00", b"\x85", b"\xa0", b"\r\n "]), max_size=3
+).map(b"".join)  # fmt: skip
 LINES = st.builds(
-    lambda n, gap, v, end: n + b":" + gap + v + gap + end,
-    BITS,
+    lambda name, gap, value, last: name + b":" + gap + value + last,
+    NAMES,
     st.sampled_from([b"", b" ", b"\t"]),
-    BITS,
+    VALUES,
     st.just(b"\r\n"),
 )
 
@@ -611,7 +611,7 @@ LINES = st.builds(
 @settings(max_examples=500)
 @given(
     st.lists(st.sampled_from([b"\r\n", b"HTTP/1.1 100 Go\r\na: b\r\n\r\n"]), max_size=2),
-    st.lists(LINES | BITS, max_size=8),
+    st.lists(LINES, max_size=4),
 )
 def test_headers_are_read_as_the_parser_reads_them(before, lines):
     head = b"".join(before) + b"HTTP/1.1 200 OK\r\n" + b"".join(lines) + b"\r\n"
