@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.base import UpstreamRequest
-from adapters.errors import UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnavailableError
+from adapters.errors import InvalidRequestError, UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnavailableError
 from adapters.transport import connection as connection_module
 from adapters.transport.base import Timeouts
+from adapters.transport.heads import Heads
 from adapters.transport.incoming import INTERIM_MAX, Incoming
 from adapters.transport.options import TransportOptions
 from adapters.transport.outgoing import Origin, parse_url
@@ -539,6 +540,41 @@ async def test_a_caller_cancelled_while_a_name_is_looked_up_does_not_spoil_it_fo
 )
 def test_a_url_is_taken_apart_without_changing_its_path(url, origin, path, authority_):
     assert parse_url(url) == (origin, path, authority_)
+
+
+# the heads of requests -------------------------------------------------------------------------------------------------
+
+
+def head_of(heads, *headers, url="http://a/b?c", **more):
+    return heads.of(UpstreamRequest(url=url, headers=headers, **more))[1]
+
+
+def test_a_head_is_written_alike_the_first_time_and_when_its_lines_are_known():
+    heads = Heads()
+    expected = b"POST /b?c HTTP/1.1\r\nhost: a\r\nX-Key: k\r\nx-id: 1\r\ncontent-length: 2\r\naccept-encoding: identity\r\n\r\n"
+    for _ in range(2):
+        assert head_of(heads, ("X-Key", "k"), ("Host", "evil"), ("te", "x"), ("x-id", "1"), body=b"{}") == expected
+    assert head_of(heads, ("x-id", "2"), method="GET") == (
+        b"GET /b?c HTTP/1.1\r\nhost: a\r\nx-id: 2\r\naccept-encoding: identity\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize("pair", [("x-key", "k\r\nx: y"), ("x-key", "é"), ("x key", "k"), ("", "k")])
+def test_a_header_is_checked_also_when_others_of_its_name_were_sent(pair):
+    heads = Heads()
+    head_of(heads, ("x-key", "k"), ("x", "k"))
+    for _ in range(2):
+        with pytest.raises(InvalidRequestError):
+            head_of(heads, ("x-key", "k"), pair)
+
+
+def test_the_lines_that_are_known_do_not_grow_with_the_calls():
+    heads = Heads()
+    for number in range(2000):
+        head_of(heads, ("x-id", f"{number}"), ("x-token", f"{number}" + "t" * 2000), url=f"http://a/{number}")
+    assert len(heads._lines) <= 256
+    assert len(heads._targets) <= 512
+    assert max(map(len, heads._lines.values())) <= 1024
 
 
 # the parser alone ----------------------------------------------------------------------------------------------------

@@ -13,13 +13,12 @@ from adapters.transport.base import Timeouts, Transport, UpstreamResponse
 from adapters.transport.connection import READ_BYTES, Connection, StaleConnectionError
 from adapters.transport.decode import BodyDecoder, decoder_for
 from adapters.transport.dial import Dialer
+from adapters.transport.heads import Heads
 from adapters.transport.options import TransportOptions
-from adapters.transport.outgoing import Origin, Target, head_bytes, parse_url
+from adapters.transport.outgoing import Origin
 from adapters.transport.pool import Pool
 from adapters.transport.resolver import Resolver
 from adapters.transport.timers import Timers
-
-_TARGETS_MAX = 512
 
 
 class RawTransport(Transport):
@@ -33,17 +32,16 @@ class RawTransport(Transport):
         self._dialer = Dialer(options, resolver or Resolver(options.dns_ttl_s))
         self._timers = Timers()
         self._pool = Pool(idle_s=options.idle_s, per_origin=options.idle_per_origin, total=options.idle_total)
-        self._targets: dict[str, Target] = {}
+        self._heads = Heads()
         self._open: set[Connection] = set()
         self._space = memoryview(bytearray(READ_BYTES))  # one read at a time, on one loop
         self._closed = False
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
         """Send as Transport.send says. Raises InvalidRequestError too, for a URL or header that must not be sent."""
-        target = self._target(request.url)
-        head = head_bytes(request, target)
+        origin, head = self._heads.of(request)
         total_at = asyncio.get_running_loop().time() + timeouts.total
-        connection = self._pool.take(target.origin)
+        connection = self._pool.take(origin)
         tried = connection is not None
         if connection is not None:
             try:
@@ -51,7 +49,7 @@ class RawTransport(Transport):
             except StaleConnectionError:
                 pass
         try:
-            connection = await self._dial(target.origin, timeouts, total_at)
+            connection = await self._dial(origin, timeouts, total_at)
         except UpstreamUnavailableError as error:
             error.delivered = tried  # the first try did write
             raise
@@ -80,15 +78,6 @@ class RawTransport(Transport):
             self._pool.put(connection)
         else:
             connection.cut()
-
-    def _target(self, url: str) -> Target:
-        target = self._targets.get(url)
-        if target is None:
-            target = parse_url(url)
-            if len(self._targets) >= _TARGETS_MAX:
-                self._targets.clear()
-            self._targets[url] = target
-        return target
 
     async def _dial(self, origin: Origin, timeouts: Timeouts, total_at: float) -> Connection:
         connection = Connection(origin, self._timers, self._lost, self._space)
