@@ -621,7 +621,8 @@ class Told:
         self.done = False
 
     def on_message_begin(self):
-        self.headers = {}
+        if not self.done:
+            self.headers = {}
 
     def on_header(self, name, value):
         if not self.done:
