@@ -5,6 +5,7 @@ its connection until the total limit.
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from adapters.base import UpstreamRequest
 from adapters.errors import UpstreamError, UpstreamProtocolError, UpstreamUnavailableError
@@ -12,13 +13,12 @@ from adapters.transport.base import Timeouts, Transport, UpstreamResponse
 from adapters.transport.connection import READ_BYTES, Connection, StaleConnectionError
 from adapters.transport.decode import BodyDecoder, decoder_for
 from adapters.transport.dial import Dialer
+from adapters.transport.heads import Heads
 from adapters.transport.options import TransportOptions
-from adapters.transport.outgoing import Origin, Target, head_bytes, parse_url
+from adapters.transport.outgoing import Origin
 from adapters.transport.pool import Pool
 from adapters.transport.resolver import Resolver
 from adapters.transport.timers import Timers
-
-_TARGETS_MAX = 512
 
 
 class RawTransport(Transport):
@@ -32,17 +32,16 @@ class RawTransport(Transport):
         self._dialer = Dialer(options, resolver or Resolver(options.dns_ttl_s))
         self._timers = Timers()
         self._pool = Pool(idle_s=options.idle_s, per_origin=options.idle_per_origin, total=options.idle_total)
-        self._targets: dict[str, Target] = {}
+        self._heads = Heads()
         self._open: set[Connection] = set()
         self._space = memoryview(bytearray(READ_BYTES))  # one read at a time, on one loop
         self._closed = False
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
         """Send as Transport.send says. Raises InvalidRequestError too, for a URL or header that must not be sent."""
-        target = self._target(request.url)
-        head = head_bytes(request, target)
+        origin, head = self._heads.of(request)
         total_at = asyncio.get_running_loop().time() + timeouts.total
-        connection = self._pool.take(target.origin)
+        connection = self._pool.take(origin)
         tried = connection is not None
         if connection is not None:
             try:
@@ -50,7 +49,7 @@ class RawTransport(Transport):
             except StaleConnectionError:
                 pass
         try:
-            connection = await self._dial(target.origin, timeouts, total_at)
+            connection = await self._dial(origin, timeouts, total_at)
         except UpstreamUnavailableError as error:
             error.delivered = tried  # the first try did write
             raise
@@ -80,15 +79,6 @@ class RawTransport(Transport):
         else:
             connection.cut()
 
-    def _target(self, url: str) -> Target:
-        target = self._targets.get(url)
-        if target is None:
-            target = parse_url(url)
-            if len(self._targets) >= _TARGETS_MAX:
-                self._targets.clear()
-            self._targets[url] = target
-        return target
-
     async def _dial(self, origin: Origin, timeouts: Timeouts, total_at: float) -> Connection:
         connection = Connection(origin, self._timers, self._lost, self._space)
         self._open.add(connection)
@@ -110,15 +100,15 @@ class RawTransport(Transport):
         bodiless = request.method == "HEAD"
         connection.begin(head, request.body, timeouts=timeouts, total_at=total_at, bodiless=bodiless)
         await connection.head()
-        incoming = connection.incoming
-        decoder = None
-        if "content-encoding" in incoming.headers:
-            try:
-                decoder = decoder_for(incoming.headers, bodiless=bodiless)
-            except UpstreamProtocolError:
-                connection.cut()
-                raise
-        return RawResponse(self, connection, decoder)
+        if not connection.incoming.encoded:
+            return RawResponse(self, connection, connection.incoming.headers)
+        headers = dict(connection.incoming.headers)
+        try:
+            decoder = decoder_for(headers, bodiless=bodiless)
+        except UpstreamProtocolError:
+            connection.cut()
+            raise
+        return RawResponse(self, connection, headers, decoder)
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)
@@ -130,9 +120,15 @@ class RawResponse(UpstreamResponse):
 
     __slots__ = ("_connection", "_decoder", "_failure", "_transport", "headers", "status")
 
-    def __init__(self, transport: RawTransport, connection: Connection, decoder: BodyDecoder | None) -> None:
+    def __init__(
+        self,
+        transport: RawTransport,
+        connection: Connection,
+        headers: Mapping[str, str],
+        decoder: BodyDecoder | None = None,
+    ) -> None:
         self.status = connection.incoming.status
-        self.headers = connection.incoming.headers
+        self.headers = headers
         self._transport = transport
         self._connection: Connection | None = connection
         self._decoder = decoder
@@ -141,9 +137,10 @@ class RawResponse(UpstreamResponse):
             self._end()
 
     async def read(self, max_bytes: int) -> bytes:
-        length = self.headers.get("content-length", "")
-        if self._connection is not None and len(length) <= 20 and length.isdecimal() and int(length) > max_bytes:  # noqa: PLR2004 - a 64-bit number
-            self._too_large(max_bytes)
+        if self._connection is not None and not self._connection.incoming.complete:
+            length = self.headers.get("content-length", "")
+            if len(length) <= 20 and length.isdecimal() and int(length) > max_bytes:  # noqa: PLR2004 - a 64-bit number
+                self._too_large(max_bytes)
         first = piece = await self.next_piece()
         if self._connection is None and self._decoder is None and self._failure is None and len(first) <= max_bytes:
             return first
