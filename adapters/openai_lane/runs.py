@@ -98,15 +98,19 @@ class Run:
         return [self.shape.read(b"".join(self.texts)), *([nothing] * (len(self.texts) - 1))]
 
 
-def shape_of(event: bytes) -> Shape | None:
-    """Return the shape of an event whose chunk says one text and nothing else that adds up; None for any other."""
+def shape_of(event: bytes, chunk: JSON | None = None) -> Shape | None:
+    """Return the shape of an event whose chunk says one text and nothing else that adds up; None for any other.
+
+    `chunk` is what the event says, where that was read before.
+    """
     if not (event.startswith(b"data: {") and event.find(b"\n") == len(event) - 2 and b"\r" not in event):
         return None
     if b'"error"' in event:
         return None
-    chunk = parse(event[6:-2])
+    if chunk is None:
+        chunk = parse(event[6:-2])
     key = _text_key(chunk) if isinstance(chunk, dict) else None
-    if key is None:
+    if chunk is None or key is None:
         return None
     start = re.search(rb'"%b"\s*:\s*"' % key.encode(), event)
     if start is None:
