@@ -164,8 +164,8 @@ def test_events_that_differ_in_their_text_alone_are_kept_as_texts(head, key, tai
     assert run.take_in(block, 0) == len(block)
     assert (run.texts, run.size) == ([b"one", b"", b"thr\\n"], 9)
     assert run.joined()[1:] == [{}, {}]
-    assert not run.take_one(event(b"four", head, key, tail), 12)
-    assert run.take_one(event(b"four", head, key, tail), 13)
+    assert not run.take_all(event(b"four", head, key, tail), 12)
+    assert run.take_all(event(b"four", head, key, tail), 13)
     assert len(run.chunks()) == 4
 
 
@@ -186,23 +186,25 @@ def test_an_event_that_says_more_than_one_text_has_no_shape(other):
 def test_a_text_that_may_not_be_joined_is_no_part_of_a_run(text):
     run = runs.Run(runs.shape_of(event()))
     assert run.take_in(event(text), 0) == 0
-    assert not run.take_one(event(text), 100)
+    assert not run.take_all(event(text), 100)
     assert run.texts == []
 
 
 @pytest.mark.parametrize("repair", [False, True])
-def test_a_piece_with_two_events_or_half_a_one_is_not_passed_at_once(repair):
+def test_a_piece_with_half_an_event_or_too_much_text_is_not_passed_at_once(repair):
     translator = adapter(repair=repair).exchange(call({"stream": True})).stream()
     for each in (ROLE, event(), event(b"b")):
         translator.feed(each)
     translator.take()
     assert translator.passes(event(b"c"), 10)
-    assert not translator.passes(event(b"d") * 2, 100)
+    assert translator.passes(event(b"d") * 2, 10)
+    assert not translator.passes(event(b"d") * 8, 10)
+    assert not translator.passes(event(b"d") + event()[:-1], 100)
     assert translator.feed(event()[:30]) == b""
     assert not translator.passes(event(b"e"), 100)
     assert not translator.passes(event()[30:], 100)
     assert translator.feed(event()[30:]) == event()
-    assert [one["choices"][0]["delta"]["content"] for one in translator.take()] == ["c", " word"]
+    assert [one["choices"][0]["delta"]["content"] for one in translator.take()] == ["c", "d", "d", " word"]
 
 
 @pytest.mark.parametrize("repair", [False, True])

@@ -74,19 +74,14 @@ class Run:
             at = end
         return at
 
-    def take_one(self, event: bytes, size_max: int) -> bool:
-        """Take one event, unless it is of another shape, or no single event, or would make this larger than that."""
-        shape = self.shape
-        text_end = shape.end_of_text(event, 0)
-        if text_end < 0 or shape.end(event, text_end) != len(event):
-            return False
-        text = event[len(shape.before) : text_end]
-        size = self.size + (len(text) or 1)
-        if size > size_max or not _is_text(text):
-            return False
+    def take_all(self, block: bytes, size_max: int) -> bool:
+        """Take what are all events of this shape, unless that would make this larger than that; else do nothing."""
+        count, size = len(self.texts), self.size
+        if self.take_in(block, 0) == len(block) and self.size <= size_max:
+            return True
+        del self.texts[count:]
         self.size = size
-        self.texts.append(text)
-        return True
+        return False
 
     def chunks(self) -> list[JSON]:
         """Return a chunk for each event."""

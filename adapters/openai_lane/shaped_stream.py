@@ -36,7 +36,7 @@ class ShapedStream(PassStream):
                 return False
         else:
             run = Run(run.shape)
-        if not run.take_one(piece, untaken_max):
+        if not run.take_all(piece, untaken_max):
             return False
         if not kept:
             self._run = run
