@@ -24,8 +24,6 @@ LEFT_MIN = 4  # tokens of text, before the next look at the grant
 END_BYTES_MAX = 64 * 1024
 END_S = 1.0
 
-Write = Callable[[bytes], Awaitable[None]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
@@ -86,6 +84,11 @@ class Relay:
         """End here with an event that tells `error`; the provider is to stop."""
         self._ended_by = error
         self._response.close()
+
+    def comment(self) -> None:
+        """Write a comment, unless the client is in the middle of an event or does not read."""
+        if self.at_boundary and self._outlet.ready:
+            self._outlet.put(KEEPALIVE)
 
     async def _pieces(self) -> None:
         translator = self._translator
@@ -275,26 +278,6 @@ class Relay:
             return meter.output.upper_bound if strictly else meter.chunks
         told = meter.reported.output if strictly and meter.reported is not None else 0
         return max(told, self._relayed.counted_at_once())
-
-
-async def tend(relay: Relay, write: Write, *, comment_s: float, stall_s: float, abort: Callable[[], None]) -> None:
-    """Write a comment into long silence, so that nobody between takes the stream for dead; cut off a client that takes nothing."""
-    every_s = min(comment_s or stall_s, stall_s) / 2
-    silent_s, before = 0.0, relay.wrote
-    while True:
-        await asyncio.sleep(every_s)
-        since_s = relay.writing_since_s
-        if since_s is not None:
-            if asyncio.get_running_loop().time() - since_s > stall_s:
-                abort()
-                return
-        elif relay.wrote != before:
-            silent_s, before = 0.0, relay.wrote
-        else:
-            silent_s += every_s
-            if comment_s and silent_s >= comment_s and relay.at_boundary:
-                silent_s = 0.0
-                await write(KEEPALIVE)
 
 
 async def read_to_end(response: UpstreamResponse) -> None:

@@ -48,8 +48,10 @@ class OutputCount:
         choices = chunk.get("choices")
         only = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
         delta = only.get("delta") if isinstance(only, dict) and "text" not in only else None
-        if isinstance(delta, dict) and delta.keys() <= _PLAIN and isinstance(delta.get("content"), str):
-            self._add((_index(only, 0), "content", 0), delta["content"])  # as nearly all are; what follows says the same
+        if only and isinstance(delta, dict) and delta.keys() <= _PLAIN and isinstance(delta.get("content"), str):
+            self._add(
+                (_index(only, 0), "content", 0), delta["content"]
+            )  # as nearly all are; what follows says the same
         else:
             for place, text in _pieces(chunk):
                 self._add(place, text)
@@ -98,7 +100,9 @@ class OutputCount:
         sound = -(-self._sound_chars // SOUND_CHARS_PER_TOKEN)
         other = not self._family.exact
         reasoned = REASONED_TOKENS[other] if any(place[1] == "reasoning" for place in self._texts) else 0
-        self._marks = len(self._choices) * (ANSWER_TOKENS[other] + reasoned) + len(self._calls) * CALL_TOKENS[other] + sound
+        self._marks = (
+            len(self._choices) * (ANSWER_TOKENS[other] + reasoned) + len(self._calls) * CALL_TOKENS[other] + sound
+        )
         return self._marks
 
 

@@ -14,7 +14,9 @@ THREAD_BYTES = 32 * 1024  # about 0.8 ms of counting
 
 # A letter or digit, then a mark that no pattern takes into the same word: any but the apostrophe, which may be a contraction.
 # The last such place is found: `.*` takes all there is, and gives back.
-_LAST_WORD_END = re.compile(r"(?s).*(?<=[^\W_])[\x00-\x26\x28-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f\u3001\u3002\uff01\uff0c\uff1f]")
+_LAST_WORD_END = re.compile(
+    r"(?s).*(?<=[^\W_])[\x00-\x26\x28-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f\u3001\u3002\uff01\uff0c\uff1f]"
+)
 _LOOK_BACK_CHARS = (256, 4096, PIECE_CHARS)
 
 

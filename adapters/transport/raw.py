@@ -140,6 +140,10 @@ class RawResponse(UpstreamResponse):
         if connection.drained:  # there is no body
             self._end()
 
+    @property
+    def ended(self) -> bool:
+        return self._connection is None
+
     async def read(self, max_bytes: int) -> bytes:
         length = self.headers.get("content-length", "")
         if self._connection is not None and len(length) <= 20 and length.isdecimal() and int(length) > max_bytes:  # noqa: PLR2004 - a 64-bit number
