@@ -35,8 +35,9 @@ from proxy.rules import Rules
 from proxy.serving.request import BodyTooLargeError, Request
 from proxy.serving.response import Answer, Response, StreamedResponse
 from proxy.slices import Slices
-from proxy.streaming import Grant, Relay, read_to_end, tend
+from proxy.streaming import Grant, Relay, read_to_end
 from proxy.telemetry import Telemetry
+from proxy.tending import Tender
 from proxy.upstreams import Target
 
 RULES_TRIES = 3
@@ -86,6 +87,7 @@ class Gateway:
     cache: AnswerCache
     telemetry: Telemetry
     streams: set[Relay] = field(default_factory=set)
+    tender: Tender = field(default_factory=Tender)
 
     async def call(self, request: Request, operation: Operation, request_id: str) -> Answer:
         """Serve one POST. Raises ClientError."""
@@ -274,21 +276,19 @@ class Gateway:
             grant, more = slices.grant(), slices.more
         relay = Relay(begun, charge, grant, Outlet(request, response), more)
         self.streams.add(relay)
-        tending = None
         charge.outcome = "disconnect"  # unless it comes to its end
         try:
             await response.prepare(request)
-            tending = self.supervisor.spawn(self._tend(relay, begun.target, request, response), name="tend")
+            self._tend(relay, begun.target, request)
             charge.outcome = await relay.run()
             await response.write_eof()
         except ConnectionError:
             charge.outcome = "disconnect"
         finally:
-            if tending is not None:
-                tending.cancel()
+            self.tender.discard(relay)
             self.streams.discard(relay)
             self.trier.ended(begun, charge.outcome)
-            if charge.outcome == "ok":
+            if charge.outcome == "ok" and not begun.response.ended:
                 self.supervisor.spawn(read_to_end(begun.response), name="read to end")
             else:
                 begun.response.close()
@@ -297,14 +297,13 @@ class Gateway:
     def _stall_s(self, target: Target) -> float:
         return target.write_stall_s or self.timeouts.write_stall_s
 
-    async def _tend(self, relay: Relay, target: Target, request: Request, response: StreamedResponse) -> None:
+    def _tend(self, relay: Relay, target: Target, request: Request) -> None:
         def abort() -> None:
             if request.transport is not None:
                 request.transport.abort()
 
-        comment_s, stall_s = self.server.keepalive_comment_s, self._stall_s(target)
-        with suppress(ConnectionError):
-            await tend(relay, response.write, comment_s=comment_s, stall_s=stall_s, abort=abort)
+        stall_s = self._stall_s(target)
+        self.tender.add(relay, comment_s=self.server.keepalive_comment_s, stall_s=stall_s, abort=abort)
 
 
 def _store_away() -> ClientError:

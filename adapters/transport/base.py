@@ -26,6 +26,11 @@ class UpstreamResponse(ABC):
     # Asked first about a piece that comes while `next_piece` waits, if the transport is able to; what it takes is not returned.
     taker: Callable[[bytes], bool] | None = None
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is known to be over, so that `next_piece` would not wait and the connection is given back."""
+        return False
+
     @abstractmethod
     async def read(self, max_bytes: int) -> bytes:
         """Return the whole body. Raises UpstreamProtocolError past `max_bytes`, and as `next_piece`."""

@@ -235,14 +235,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def _is_taken(self, taker: Callable[[bytes], bool]) -> bool:
         incoming = self.incoming
-        if (
-            incoming.complete
-            or len(incoming.parts) != 1
-            or self._phase == "first_token"
-            or not taker(incoming.parts[0])
-        ):
+        if incoming.complete or not incoming.parts or self._phase == "first_token":
             return False
-        incoming.take()
+        piece = incoming.take()
+        if not taker(piece):
+            incoming.give_back(piece)
+            return False
         self._limit("idle", self._loop.time() + self._timeouts.idle)
         return True
 

@@ -90,6 +90,11 @@ class Incoming:
         self.waiting_bytes = 0
         return piece
 
+    def give_back(self, piece: bytes) -> None:
+        """Have again what `take` returned just now."""
+        self.parts.append(piece)
+        self.waiting_bytes = len(piece)
+
     def forget(self) -> None:
         """Break the cycle between this and its parser, so that both go without a garbage collection."""
         del self._parser

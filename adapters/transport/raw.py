@@ -136,6 +136,10 @@ class RawResponse(UpstreamResponse):
         if connection.drained:  # there is no body
             self._end()
 
+    @property
+    def ended(self) -> bool:
+        return self._connection is None
+
     async def read(self, max_bytes: int) -> bytes:
         if self._connection is not None and not self._connection.incoming.complete:
             length = self.headers.get("content-length", "")
