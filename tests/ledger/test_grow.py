@@ -12,12 +12,7 @@ from tests.ledger.scenes import AMOUNT_MAX, RUN, START, TTL, Draw, draw
 
 
 def grow(scene, seq: int, draws: list[Draw], wanted: int, least: int = 0, run: str = RUN):
-    keys = [key("g"), key("s", "s"), key("lim")]
-    args = [run, "s", seq, TTL, wanted, least, len(draws)]
-    for d in draws:
-        keys += [key("b", d.budget, d.pid), key("x", d.budget, d.pid)]
-        args += [d.budget, d.version, d.limit, d.fixed, d.per, int(d.binds), d.bucket]
-    return scene.lua.redis.run("grow", keys, args)
+    return scene.lua.grow(run, "s", seq, TTL, wanted, least, tuple(draws))
 
 
 def test_a_hold_grows_to_what_fits_and_not_further(scene):
@@ -64,6 +59,19 @@ def test_asking_again_grows_once_and_asking_for_less_changes_nothing(scene):
         assert grow(scene, 1, [d], 30)[2:] == [30, 35]
     assert grow(scene, 1, [d], 3)[2:] == [30, 35]
     assert scene.used_and_held() == (0, 35)
+
+
+@pytest.mark.parametrize("how", ["grows", "grows by nothing", "pays for a call", "pays for a call that used nothing"])
+def test_the_holds_of_a_window_are_forgotten_with_it_though_their_only_one_changed(scene, how):
+    """A set that is empty for a moment is deleted, and the new one has no end."""
+    d = draw(100, 0, 1, pid="p", start=START, end=START + 60_000)
+    scene.reserve(d, wanted=10, least=10, seq=1)
+    if how.startswith("grows"):
+        assert grow(scene, 1, [d], 30 if how == "grows" else 10)[0] == b"OK"
+    else:
+        used = 0 if how.endswith("nothing") else 4
+        assert scene.settle(2, "10@1", used, pid="p") == [b"OK", used, 10 - used]
+    assert scene.lua.redis("PTTL", key("x", "b1", "p")) > 0
 
 
 def test_growing_is_a_sign_of_life(scene):
