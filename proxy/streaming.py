@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from accounting.charge import Charge
 from accounting.renewing import leased, renewed
+from accounting.store.errors import StoreError
 from accounting.tokens.families import encoding_for
 from adapters.errors import UpstreamError
 from adapters.sse import KEEPALIVE, encode
@@ -71,7 +72,7 @@ class Relay:
         self.writing_since_s: float | None = None  # set while the client does not take what it is sent
 
     async def run(self) -> str:
-        """Relay to the end and settle; return the outcome: ok, cut, upstream_error."""
+        """Relay to the end and settle; return the outcome: ok, cut, upstream_error, error (of our own)."""
         try:
             self._response.taker = self._at_once
             await self._pieces()
@@ -176,7 +177,11 @@ class Relay:
         """Have the lease again before more is written; False if the call must end."""
         hold, seq = self._charge.hold, self._charge.hold.seq
         if self._charge.receipt is None:
-            if not await renewed(self._charge.till.ledger, hold):
+            try:
+                if not await renewed(self._charge.till.ledger, hold):
+                    return False
+            except StoreError:  # no budget has ended, so `length` would be a lie
+                self.outcome, self._translator.error = "error", _store_away()
                 return False
             if hold.seq != seq:
                 self._relayed.again()
@@ -184,17 +189,20 @@ class Relay:
         return True
 
     async def _end_here(self) -> None:
-        """End as at a grant that is passed."""
-        self.outcome = "cut"
+        """End as at a grant that is passed, or with an error that is there already."""
         self._response.close()  # first of all: the provider is to stop
         self._observe()
+        if self._translator.error is not None:
+            await self._last(b"")
+            return
+        self.outcome = "cut"
         await self._last(await self._cut())
 
     async def _last(self, out: bytes) -> None:
         """Settle, then let the last bytes go."""
         error = self._translator.error
         if error is not None:
-            self.outcome = "upstream_error"
+            self.outcome = "upstream_error" if self.outcome == "ok" else self.outcome
             out += b"" if self.at_boundary or out else b"\n\n"
             out += encode(error.body())
         self._observe()
@@ -278,6 +286,11 @@ class Relay:
             return meter.output.upper_bound if strictly else meter.chunks
         told = meter.reported.output if strictly and meter.reported is not None else 0
         return max(told, self._relayed.counted_at_once())
+
+
+def _store_away() -> UpstreamError:
+    text = "The budget store cannot be reached, and what this call holds may be another's by now."
+    return UpstreamError(text, status=503, type="server_error", code="budget_store_unavailable")
 
 
 async def read_to_end(response: UpstreamResponse) -> None:

@@ -27,6 +27,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 COPIED = ("accounting", "adapters", "proxy", "tests", "scripts", "deploy", "docs", "pyproject.toml", "README.md")
 EDGES = "tests/ledger/test_replies.py tests/ledger/test_arithmetic.py tests/ledger/test_boundaries.py"
+MODEL = "tests/ledger/test_differential.py"
+JOURNAL = "tests/test_journal_edges.py tests/test_journal.py"
 SCRIPTS = (
     f"tests/ledger/test_storm.py tests/ledger/test_learning.py {EDGES} tests/ledger/test_rolling.py tests/ledger/test_rollover.py "
     "tests/ledger/test_grow.py tests/ledger/test_charging.py tests/ledger/test_escrow.py tests/ledger/test_differential.py"
@@ -43,9 +45,17 @@ TESTS = {  # the likeliest to notice first
     "accounting/periods.py": "tests/ledger/test_replies.py tests/ledger/test_rollover.py tests/ledger/test_rolling.py tests/ledger/test_arithmetic.py",
     "accounting/usage.py": f"tests/test_prices.py {CALLS}", "accounting/charge.py": f"{CALLS} tests/test_budget_endpoint.py",
     "accounting/meter.py": CALLS, "accounting/prices/price.py": f"tests/test_prices.py {EDGES}",
-    "accounting/journal/format.py": "tests/test_journal_edges.py tests/test_journal.py", "accounting/journal/aftermath.py": "tests/test_journal_edges.py tests/test_journal.py",
-    "accounting/journal/recovery.py": "tests/test_journal_edges.py tests/test_journal.py",
+    "accounting/journal/format.py": JOURNAL, "accounting/journal/aftermath.py": JOURNAL,
+    "accounting/journal/recovery.py": JOURNAL,
+    "accounting/journal/reading.py": JOURNAL, "accounting/journal/writer.py": JOURNAL, "accounting/journal/segment.py": JOURNAL,
+    "accounting/journal/session.py": JOURNAL, "accounting/acquaintance.py": f"tests/ledger/test_learning.py {LEDGER} tests/ledger/test_restarts.py",
+    "accounting/escrow.py": "tests/ledger/test_escrow.py tests/test_escrow_http.py", "accounting/growing.py": "tests/ledger/test_grow.py tests/test_slice_http.py",
+    "accounting/renewing.py": "tests/test_stalled.py tests/ledger/test_charging.py", "accounting/verdict.py": "tests/ledger/test_replies.py tests/test_cli_explain.py",
     "accounting/lua/reserve.lua": SCRIPTS, "accounting/lua/settle.lua": SCRIPTS, "accounting/lua/extend.lua": SCRIPTS,
+    "accounting/lua/grow.lua": f"tests/ledger/test_grow.py {SCRIPTS}", "accounting/lua/generation.lua": SCRIPTS, "accounting/lua/read.lua": SCRIPTS,
+    "accounting/lua/adjust.lua": f"tests/test_cli_budgets.py {SCRIPTS}", "accounting/lua/mark.lua": f"{MODEL} tests/test_alerts.py",
+    "accounting/lua/configure.lua": f"{SCRIPTS} tests/test_repository.py", "accounting/lua/usage.lua": f"{MODEL} tests/test_repository.py",
+    "accounting/lua/usage_adjust.lua": f"{MODEL} tests/test_repository.py",
 }  # fmt: skip
 
 _COMPARISONS = {

@@ -82,8 +82,8 @@ for i, d in ipairs(D) do
   elseif d.score then
     local less = math.min(add, tonumber(d.rest))
     local rest = str(tonumber(d.rest) - less)
-    call('ZREM', d.x, d.cover)
-    call('ZADD', d.x, d.score, ARGV[1] .. '.' .. d.from .. '|' .. rest)
+    call('ZADD', d.x, d.score, ARGV[1] .. '.' .. d.from .. '|' .. rest)  -- first: a set that is empty for a moment loses its expiry
+    if less > 0 then call('ZREM', d.x, d.cover) end
     call('HSET', KEYS[1], 'h:' .. d.from, rest .. '|' .. rest)
     if less > 0 then d.held = call('HINCRBY', d.b, 'held', str(-less)) end
   elseif add > 0 then

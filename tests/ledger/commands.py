@@ -1,5 +1,6 @@
 """The scripts with the model's signatures, on a clock of ours; and all counters as the model has them."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tests.ledger.model import Ask, Counters, Draw
@@ -14,10 +15,11 @@ def key(*parts: str) -> str:
 
 
 class Lua:
-    """The ledger as it is."""
+    """The ledger as it is. `expiry` says when the counters of a budget in a window end, in ms (0: never)."""
 
     def __init__(self, clocked: Clocked) -> None:
         self.redis = clocked
+        self.expiry: Callable[[str, str], int] = lambda _budget, _pid: 0
 
     @property
     def now(self) -> int:
@@ -45,26 +47,27 @@ class Lua:
 
     def settle(
         self, run_id: str, sid: str, seq: int, ack: int, print_: str, told: bool,
-        rows: list[tuple[str, str, bytes, int, int]], expiry: int = 0,
+        rows: list[tuple[str, str, bytes, int | str, int]], expiry: int | None = None,
     ) -> list[Any]:  # fmt: skip
         keys = [key("s", sid), key("u"), key("day", "20260101"), key("g")]
         record = '{"r":1}' if told else ""
         args: list[Any] = [sid, seq, ack, print_, record, 1000, "", "k|u|t|m", 1, 2, 3, 400 * DAY_MS, len(rows), run_id]
         for budget, pid, name, held, actual in rows:
             keys += [key("b", budget, pid), key("x", budget, pid)]
-            args += [name, held, actual, expiry]
+            args += [name, held, actual, self.expiry(budget, pid) if expiry is None else expiry]
         return self.redis.run("settle", keys, args)
 
     def extend(
-        self, run_id: str, sid: str, ttl: int, holds: list[tuple[int, int, list[tuple[str, str, int]]]], expiry: int = 0
-    ) -> list[Any]:
+        self, run_id: str, sid: str, ttl: int, holds: list[tuple[int, int, list[tuple[str, str, int]]]],
+        expiry: int | None = None,
+    ) -> list[Any]:  # fmt: skip
         keys = [key("g"), key("s", sid), key("sess")]
         args: list[Any] = [run_id, sid, ttl, len(holds)]
         for seq, granted, draws in holds:
             args += [seq, granted, len(draws)]
             for budget, pid, amount in draws:
                 keys += [key("b", budget, pid), key("x", budget, pid)]
-                args += [amount, expiry]
+                args += [amount, self.expiry(budget, pid) if expiry is None else expiry]
         return self.redis.run("extend", keys, args)
 
     def generation(self, run_id: str, learn_ms: int, live_ms: int, epoch: str, remembered: str) -> list[Any]:
@@ -77,9 +80,43 @@ class Lua:
             args += [d.budget, d.bucket]
         return self.redis.run("read", keys, args)
 
-    def configure(self, budget: str) -> int:
-        keys = [key("g"), key("budgets"), key("lim"), key("audit")]
-        return self.redis.run("configure", keys, ["f", "v", "{}", budget])
+    def grow(
+        self, run_id: str, sid: str, seq: int, ttl: int, wanted: int, least: int, draws: tuple[Draw, ...]
+    ) -> list[Any]:
+        keys = [key("g"), key("s", sid), key("lim")]
+        args: list[Any] = [run_id, sid, seq, ttl, wanted, least, len(draws)]
+        for d in draws:
+            keys += [key("b", d.budget, d.pid), key("x", d.budget, d.pid)]
+            args += [d.budget, d.version, d.limit, d.fixed, d.per, int(d.binds), d.bucket]
+        return self.redis.run("grow", keys, args)
+
+    def configure(self, *forget: str, what: str = "budgets", field: str = "f", value: str = "v") -> int:
+        keys = [key("g"), key(what), key("lim"), key("audit")]
+        return self.redis.run("configure", keys, [field, value, "{}", *forget])
+
+    def adjust(self, budget: str, pid: str, bucket: int, change: int, mark: str) -> list[Any]:
+        keys = [key("b", budget, pid), key("audit"), key("adj", mark), key("g")]
+        return self.redis.run("adjust", keys, [bucket, change, "{}", self.expiry(budget, pid)])
+
+    def mark(self, name: str, token: str, lease: int, confirm: bool) -> int:
+        return self.redis.run("mark", [key("alert", name)], [token, lease, DAY_MS, int(confirm)])
+
+    def usage(self, who: str, mark: str, parts: tuple[int, int, int], checked: bool) -> list[Any]:
+        keys = [key("usage", who), key("limit", who), key("op", mark)]
+        return self.redis.run("usage", keys, [*parts, int(checked), 86_400, 86_400, 86_400])
+
+    def usage_adjust(self, who: str, mark: str, change: tuple[int, int, int]) -> int:
+        return self.redis.run("usage_adjust", [key("usage", who), key("op", mark)], [*change, 86_400, 86_400])
+
+    def usage_limit(self, who: str, limit: int) -> None:
+        self.redis("SET", key("limit", who), limit)
+
+    def told(self) -> list[str]:
+        """Whose usage records there are, and (as its last) how many calls the day's totals count."""
+        entries, calls = self.redis.pipe(
+            [("XRANGE", key("u"), "-", "+"), ("HGET", key("day", "20260101"), "k|u|t|m|n")]
+        )
+        return [*(entry[1][1].decode() for entry in entries), str(int(calls or 0))]
 
     def counters(self, budget: str, pid: str) -> tuple[dict[str, int], dict[str, tuple[int, int]], int]:
         """Return the numbers of one budget, its holds (rid -> amount, expiry), and the held counter."""

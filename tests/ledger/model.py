@@ -70,6 +70,7 @@ class Counters:
     late: int = 0
     expired: int = 0
     adopted: int = 0  # of the model alone: what was taken back without asking for room
+    corrected: int = 0  # of the model alone: what a person added
 
     @property
     def held(self) -> int:
@@ -102,6 +103,7 @@ class Model:
         self.sessions: dict[str, Session] = {}
         self.heard: dict[str, int] = {}
         self.rates: dict[str, float] = {}
+        self.records: list[str] = []  # whose usage record was written
 
     # Commands
 
@@ -145,9 +147,9 @@ class Model:
 
     def settle(
         self, run_id: str, sid: str, seq: int, ack: int, print_: str, told: bool,
-        rows: list[tuple[str, str, bytes, int, int]],
+        rows: list[tuple[str, str, bytes, int | str, int]],
     ) -> list[Any]:  # fmt: skip
-        """`rows`: budget, pid, field, held (-1: whatever was), actual."""
+        """`rows`: budget, pid, field, held (-1: whatever was; "500@12": taken from what seq 12 holds), actual."""
         session = self.sessions.setdefault(sid, Session())
         if seq in session.done:
             return [b"DUP"] if session.done[seq] == print_ else [b"MISMATCH"]
@@ -159,14 +161,17 @@ class Model:
             hold = c.holds.pop(f"{sid}.{seq}", None)
             use = c.used.get(name.decode(), 0)
             add = min(actual, AMOUNT_MAX - use)
-            if hold is None:
+            taken, _, cover = str(noted).partition("@")
+            if hold is None and not (cover and self._covered(sid, session, c, int(cover), add)):
                 c.late += add
-            bound = hold.amount if hold is not None else max(0, noted)
+            bound = hold.amount if hold is not None else max(0, int(taken))
             c.over += max(0, add - bound)
             if add:
                 c.used[name.decode()] = use + add
             c.n += told
             reply += [c.used.get("used", 0) if name == b"used" else self._newest(c), c.held]
+        if told:
+            self.records.append(f"{sid}.{seq}")
         session.done[seq] = print_
         session.held.pop(seq, None)
         if ack > session.low and self.gen == run_id:
@@ -188,22 +193,24 @@ class Model:
         for seq, granted, draws in holds:
             adopt = learning and not session.terminal(seq)
             known = session.held.get(seq)
-            amounts, there = [], True
+            most = max(granted, known[0]) if known else granted
+            amounts, there, adopted = [], True, False
             for i, (budget, pid, told) in enumerate(draws):
-                amount = known[1][i] if known else told
+                had = known[1][i] if known else told
+                amount = max(had, told) if adopt else had
                 amounts.append(amount)
                 c = self.counters.setdefault((budget, pid), Counters())
                 hold = c.holds.get(f"{sid}.{seq}")
-                if hold is not None and hold.expiry > now:
+                if hold is not None and hold.expiry > now and amount == had:
                     hold.expiry = now + ttl
                 elif adopt:
                     c.holds[f"{sid}.{seq}"] = Hold(amount, now + ttl)
                     c.adopted += amount
-                    self.sessions.setdefault(sid, session).held[seq] = (granted, ())
+                    adopted = True
                 else:
                     there = False
-            if seq in session.held and session.held[seq][1] == ():
-                session.held[seq] = (granted, tuple(amounts))
+            if adopted:
+                self.sessions.setdefault(sid, session).held[seq] = (most, tuple(amounts))
             if not there:
                 lost.append(str(seq).encode())
         return [b"OK", now, self.learn if learning else 0, *lost]
@@ -234,12 +241,10 @@ class Model:
             reply += [stored, self._used(draw, now), c.held - dead, c.n, c.over, c.late, c.expired + dead]
         return reply
 
-    def configure(self, budget: str) -> int:
-        self.limits.pop(budget, None)
-        self.cfg += 1
-        return self.cfg
-
     # What the commands share
+
+    def counters_of(self, budget: str, pid: str) -> Counters:
+        return self.counters.setdefault((budget, pid), Counters())
 
     def _now(self) -> int:
         """The clock never goes back."""
@@ -261,7 +266,7 @@ class Model:
         return jumped
 
     def _counters(self, draw: Draw) -> Counters:
-        return self.counters.setdefault((draw.budget, draw.pid), Counters())
+        return self.counters_of(draw.budget, draw.pid)
 
     def _limit(self, draw: Draw) -> int:
         """The higher version wins; of equals, the one who speaks."""
@@ -270,6 +275,16 @@ class Model:
             return limit
         self.limits[draw.budget] = (draw.version, draw.limit)
         return draw.limit
+
+    @staticmethod
+    def _covered(sid: str, session: Session, c: Counters, cover: int, add: int) -> bool:
+        """What a call spent shrinks the hold that covers it; False if that is gone."""
+        hold = c.holds.get(f"{sid}.{cover}")
+        if hold is None or cover not in session.held:
+            return False
+        hold.amount -= min(add, hold.amount)
+        session.held[cover] = (hold.amount, (hold.amount,))
+        return True
 
     @staticmethod
     def _reap(c: Counters, now: int) -> None:

@@ -12,12 +12,7 @@ from tests.ledger.scenes import AMOUNT_MAX, RUN, START, TTL, Draw, draw
 
 
 def grow(scene, seq: int, draws: list[Draw], wanted: int, least: int = 0, run: str = RUN):
-    keys = [key("g"), key("s", "s"), key("lim")]
-    args = [run, "s", seq, TTL, wanted, least, len(draws)]
-    for d in draws:
-        keys += [key("b", d.budget, d.pid), key("x", d.budget, d.pid)]
-        args += [d.budget, d.version, d.limit, d.fixed, d.per, int(d.binds), d.bucket]
-    return scene.lua.redis.run("grow", keys, args)
+    return scene.lua.grow(run, "s", seq, TTL, wanted, least, tuple(draws))
 
 
 def test_a_hold_grows_to_what_fits_and_not_further(scene):
@@ -66,6 +61,19 @@ def test_asking_again_grows_once_and_asking_for_less_changes_nothing(scene):
     assert scene.used_and_held() == (0, 35)
 
 
+@pytest.mark.parametrize("how", ["grows", "grows by nothing", "pays for a call", "pays for a call that used nothing"])
+def test_the_holds_of_a_window_are_forgotten_with_it_though_their_only_one_changed(scene, how):
+    """A set that is empty for a moment is deleted, and the new one has no end."""
+    d = draw(100, 0, 1, pid="p", start=START, end=START + 60_000)
+    scene.reserve(d, wanted=10, least=10, seq=1)
+    if how.startswith("grows"):
+        assert grow(scene, 1, [d], 30 if how == "grows" else 10)[0] == b"OK"
+    else:
+        used = 0 if how.endswith("nothing") else 4
+        assert scene.settle(2, "10@1", used, pid="p") == [b"OK", used, 10 - used]
+    assert scene.lua.redis("PTTL", key("x", "b1", "p")) > 0
+
+
 def test_growing_is_a_sign_of_life(scene):
     d = draw(100, 0, 1)
     scene.reserve(d, wanted=10, least=10, seq=1)
@@ -101,6 +109,29 @@ def test_expired_holds_of_others_leave_room_though_nobody_cleared_them_away(scen
     scene.reserve(d, wanted=20, least=20, seq=2)
     scene.lua.now = START + TTL
     assert grow(scene, 2, [d], 100)[2] == 100
+
+
+def test_a_clock_that_is_set_back_brings_none_back_whose_room_was_taken(scene):
+    d = draw(100, 0, 1)
+    scene.reserve(d, wanted=80, least=80, seq=1)
+    scene.lua.now = START + 1
+    scene.reserve(d, wanted=20, least=20, seq=2)
+    scene.lua.now = START + TTL
+    assert grow(scene, 2, [d], 100)[2] == 100
+    scene.lua.now = START + 5
+    _, _, used, held, *_ = scene.lua.read([d])
+    assert (used, held) == (0, 100)
+    assert scene.lua.extend(RUN, "s", TTL, [(1, 80, [("b1", "total", 80)])])[3:] == [b"1"], "it is lost"
+
+
+def test_growing_moves_the_clock_on_as_a_heartbeat_does(scene):
+    """A lease that is given by a clock which then is set back would last too long."""
+    d = draw(100, 0, 1)
+    scene.reserve(d, wanted=10, least=10, seq=1)
+    scene.lua.now = START + 20_000
+    grow(scene, 1, [d], 20)
+    scene.lua.now = START
+    assert scene.lua.read([d])[0] == START + 20_000
 
 
 def test_a_lowered_limit_stops_growth_and_takes_nothing_away(scene):
