@@ -1,12 +1,12 @@
 """One settled call as the store and the journal take it. Pure: made once, applied any number of times, counted once."""
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import orjson
 
-from accounting.budgets import AMOUNT_MAX, amounts
+from accounting.budgets import AMOUNT_MAX, amounts_by_unit
 from accounting.hold import HeldRow, Hold
+from accounting.record import record
 
 # counters key, holds key, field, held ("500@12": taken from what seq 12 holds), actual, expiry_ms
 Row: TypeAlias = tuple[str, str, str, int | str, int, int]
@@ -15,7 +15,7 @@ RECORDS_MAX = 100_000
 DAYS_KEPT_MS = 400 * 86_400_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Spent:
     """What a call used in the end. An empty record is a release: nothing was spent and nothing is told."""
 
@@ -28,7 +28,7 @@ class Spent:
     day: str = ""  # the UTC day the call was admitted, YYYYMMDD
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Settlement:
     """Amounts for each budget, by key, and the usage record."""
 
@@ -73,14 +73,12 @@ class Settlement:
 
 def settlement(hold: Hold, spent: Spent) -> Settlement:
     """Return what settling `hold` with `spent` means for each of its budgets."""
-    released = not spent.record
-    rows = []
-    for row in hold.rows:
-        actual = 0 if released else amounts(
-            row.budget.unit, requests=spent.requests, input_tokens=spent.input_tokens,
-            output_tokens=spent.output_tokens, cost_nanousd=spent.cost_nanousd,
-        )  # fmt: skip
-        rows.append((row.counters_key, row.holds_key, row.field, _held(row), actual, row.expiry_ms))
+    s = spent
+    taken = amounts_by_unit(s.requests, s.input_tokens, s.output_tokens, s.cost_nanousd) if s.record else None
+    rows = [
+        (row.counters_key, row.holds_key, row.field, _held(row), taken[row.budget.unit] if taken else 0, row.expiry_ms)
+        for row in hold.rows
+    ]
     return Settlement(seq=hold.seq, rows=tuple(rows), spent=spent)
 
 

@@ -25,6 +25,9 @@ class Observer(Protocol):
     def observe(self, chunks: Iterable[JSON], /) -> None:
         """Take further chunks, in OpenAI's form."""
 
+    def whole(self, completion: JSON, /) -> None:
+        """Take a whole completion."""
+
 
 class Trial(Protocol):
     """One attempt, of which is kept whether the provider may bill it, and what it used."""
@@ -72,7 +75,7 @@ async def opened(exchange: Exchange, response: UpstreamResponse, trial: Trial, *
 
 async def _whole(exchange: Exchange, response: UpstreamResponse, trial: Trial) -> Opened:
     answer = exchange.completion(await response.read(ANSWER_BYTES_MAX), response.headers)
-    trial.meter.observe([answer.completion])
+    trial.meter.whole(answer.completion)
     return Opened(answer=answer)
 
 
@@ -81,7 +84,7 @@ async def _stream(exchange: Exchange, response: UpstreamResponse, trial: Trial) 
     if "json" in kind and "event-stream" not in kind:
         body = await response.read(ERROR_BYTES_MAX)  # an error that came as a 200, or an answer that is no stream
         answer = exchange.completion(body, response.headers)
-        trial.meter.observe([answer.completion])  # it was worked for, and will be billed
+        trial.meter.whole(answer.completion)  # it was worked for, and will be billed
         raise UpstreamProtocolError("The provider answered a streaming request with a whole completion.")
     translator = exchange.stream()
     out = []

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from accounting.record import record
 from adapters.base import JSON, Operation
 from adapters.errors import InvalidRequestError
 from adapters.splice import splice
@@ -35,10 +35,11 @@ _UNBOUNDED = (
     "web_search_options", "search_parameters", "plugins", "mcp_servers", "previous_response_id", "conversation",
     "prompt_template", "background", "audio", "container",
 )  # fmt: skip
+_UNBOUNDED_SET = frozenset(_UNBOUNDED)
 _BOUNDED_TOOLS = ("function", "custom", None)  # no set: a client may say anything, also what has no hash
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Asked:
     """One request. `limit` is the client's own output limit per choice; `thinking` a budget that the output must exceed."""
 
@@ -108,6 +109,8 @@ def _object(raw: bytes) -> JSON:
 
 
 def _with_defaults(body: JSON, raw: bytes, defaults: CallDefaults) -> tuple[JSON, bytes]:
+    if defaults.model is None and defaults.temperature is None:
+        return body, raw
     missing: JSON = {}
     if defaults.model is not None and body.get("model") is None:
         missing["model"] = defaults.model
@@ -186,6 +189,8 @@ def _choices(operation: Operation, body: JSON) -> int:
 
 def _thinking(body: JSON) -> int:
     """The tokens that a request sets apart for thinking; they count against its output limit."""
+    if "thinking" not in body and "reasoning" not in body:
+        return 0
     for place in (body.get("thinking"), body.get("reasoning")):
         if isinstance(place, dict):
             for name in ("budget_tokens", "max_tokens"):
@@ -196,10 +201,11 @@ def _thinking(body: JSON) -> int:
 
 
 def _unbounded(body: JSON) -> str | None:
-    for name in _UNBOUNDED:
-        value = body.get(name)
-        if value is not None and value is not False and value != []:  # an empty object turns the feature on
-            return name
+    if not _UNBOUNDED_SET.isdisjoint(body):
+        for name in _UNBOUNDED:
+            value = body.get(name)
+            if value is not None and value is not False and value != []:  # an empty object turns the feature on
+                return name
     tools = body.get("tools")
     if isinstance(tools, list):
         for index, tool in enumerate(tools):

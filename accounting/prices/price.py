@@ -136,6 +136,10 @@ def _nanousd(pico: int) -> int:
 
 
 def _pico(usage: Usage, service: Service) -> int:
+    special = usage.cached or usage.cache_write or usage.cache_write_1h or usage.audio_input or usage.image_input
+    if not (special or usage.reasoning or usage.audio_output) and usage.input >= 0 <= usage.output:  # as most are
+        rates = service.for_input(usage.input)
+        return usage.input * rates.input + usage.output * _first(rates.image_output, rates.output)
     cached, written, written_1h = max(0, usage.cached), max(0, usage.cache_write), max(0, usage.cache_write_1h)
     audio, image = max(0, usage.audio_input), max(0, usage.image_input)
     total = max(usage.input, cached + written + written_1h, audio + image)
