@@ -25,6 +25,7 @@ from accounting.store.url import StoreUrl
 _NOT_NOW = (
     "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "OOM", "READONLY", "MISCONF",
     "MOVED", "ASK",  # to where we could not follow
+    "NOSCRIPT",  # and no time was left to send its text
     "NOPERM", "NOAUTH",  # somebody changes the server's users: what is to be settled must not be dropped for that
 )  # fmt: skip
 _WRONG_NODE = ("READONLY", "MASTERDOWN")
