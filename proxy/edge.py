@@ -9,7 +9,7 @@ from proxy.serving.response import Response
 from proxy.serving.server import Handler, Server
 from proxy.wellformed import fault, foreign
 
-__all__ = ["EdgeServer", "Handler", "let_stall"]
+__all__ = ["EdgeServer", "Handler"]
 
 
 class EdgeServer(Server):
@@ -36,8 +36,3 @@ class EdgeServer(Server):
         if wrong is None and self._open_to_all and foreign(request.raw_headers):
             wrong = 403, "Without keys, only programs of this machine are answered; set auth: {mode: keys}."
         return None if wrong is None else refused(*wrong)
-
-
-def let_stall(request: Request, stall_s: float) -> None:
-    """Let the client of this request refuse to read for so long, instead of the listener's own limit."""
-    request.protocol.stall_s = stall_s

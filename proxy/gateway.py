@@ -25,7 +25,6 @@ from proxy.beginning import Begun
 from proxy.cache import AnswerCache, Kept, asks_only_for_speed, headers_of
 from proxy.config.environment import CallDefaults
 from proxy.config.model import Config, Server, Timeouts
-from proxy.edge import let_stall
 from proxy.errors import ClientError, from_adapter, unavailable
 from proxy.outlet import Outlet
 from proxy.principal import Principal
@@ -233,7 +232,7 @@ class Gateway:
             except asyncio.CancelledError:
                 charge.outcome = "disconnect"
                 raise
-            let_stall(request, self._stall_s(begun.target))
+            request.protocol.stall_s = self._stall_s(begun.target)
             clamped = begun.granted if terms.clamps and begun.granted < terms.wanted else None
             headers = answer_headers(admitted.request_id, begun, charge.hold, clamped=clamped)
             if begun.answer is not None:
