@@ -196,7 +196,7 @@ class Trier:
         breaker.began(sent_s)
         try:
             times = limits(target, asked, course.until_s - sent_s)
-            response = await sent(upstream.transport, request, times, attempt)
+            response = await sent(upstream.transport, request, times, attempt, whole=not asked.stream)
             found = await opened(exchange, response, attempt, stream=asked.stream)
         except asyncio.CancelledError:
             breaker.inconclusive()

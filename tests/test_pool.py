@@ -542,6 +542,55 @@ def test_a_url_is_taken_apart_without_changing_its_path(url, origin, path, autho
     assert parse_url(url) == (origin, path, authority_)
 
 
+# answers that are read whole --------------------------------------------------------------------------------------------
+
+
+def at_once(coroutine):
+    """Return what it returns, if it does without waiting."""
+    with pytest.raises(StopIteration) as ended:
+        coroutine.send(None)
+    return ended.value.value
+
+
+async def in_two(peer, first, last):
+    while await peer.request():
+        await peer.write(first)
+        await peer.server.go.wait()
+        await peer.write(last)
+
+
+async def test_a_small_answer_in_pieces_is_there_when_its_head_is_returned(transport):
+    answer = ok(b"hello world")
+    async with provider(lambda peer: in_two(peer, answer[:-4], answer[-4:])) as server:
+        request = UpstreamRequest(url=server.url(), body=b"{}")
+        sending = asyncio.create_task(transport.send_whole(request, Timeouts()))
+        await asyncio.sleep(0.02)
+        assert not sending.done()
+        server.go.set()
+        assert at_once((await sending).read(100)) == b"hello world"
+        assert transport.idle == 1
+
+
+async def test_a_large_answer_is_not_gathered_and_holds_its_provider_back(transport):
+    answer = ok(b"a" * 20_000)
+    async with provider(lambda peer: in_two(peer, answer[:-4], answer[-4:])) as server:
+        response = await transport.send_whole(UpstreamRequest(url=server.url(), body=b"{}"), Timeouts())
+        server.go.set()
+        assert await response.read(20_000) == b"a" * 20_000
+
+
+async def test_what_breaks_off_after_its_head_is_told_by_read(transport):
+    async with provider(lambda peer: in_two(peer, ok(b"hello")[:-4], b"")) as server:
+        sending = asyncio.create_task(
+            transport.send_whole(UpstreamRequest(url=server.url(), body=b"{}"), Timeouts(idle=0.1))
+        )
+        response = await sending
+        assert response.status == 200
+        with pytest.raises(UpstreamTimeoutError) as caught:
+            await response.read(100)
+        assert caught.value.phase == "idle"
+
+
 # the heads of requests -------------------------------------------------------------------------------------------------
 
 

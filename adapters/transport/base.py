@@ -59,6 +59,13 @@ class Transport(ABC):
         UpstreamTimeoutError and UpstreamProtocolError.
         """
 
+    async def send_whole(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
+        """As `send`, for an answer that will be `read` whole: it may return only when there is something to read, or all of it.
+
+        What goes wrong once there is a head is raised by `read`.
+        """
+        return await self.send(request, timeouts)
+
     @abstractmethod
     async def close(self) -> None:
         """Close all idle connections, and cut those in use."""

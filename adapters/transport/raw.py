@@ -39,21 +39,10 @@ class RawTransport(Transport):
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
         """Send as Transport.send says. Raises InvalidRequestError too, for a URL or header that must not be sent."""
-        origin, head = self._heads.of(request)
-        total_at = asyncio.get_running_loop().time() + timeouts.total
-        connection = self._pool.take(origin)
-        tried = connection is not None
-        if connection is not None:
-            try:
-                return await self._exchange(connection, head, request, timeouts, total_at)
-            except StaleConnectionError:
-                pass
-        try:
-            connection = await self._dial(origin, timeouts, total_at)
-        except UpstreamUnavailableError as error:
-            error.delivered = tried  # the first try did write
-            raise
-        return await self._exchange(connection, head, request, timeouts, total_at)
+        return await self._send(request, timeouts, whole=False)
+
+    async def send_whole(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
+        return await self._send(request, timeouts, whole=True)
 
     async def close(self) -> None:
         self._closed = True
@@ -79,6 +68,23 @@ class RawTransport(Transport):
         else:
             connection.cut()
 
+    async def _send(self, request: UpstreamRequest, timeouts: Timeouts, *, whole: bool) -> UpstreamResponse:
+        origin, head = self._heads.of(request)
+        total_at = asyncio.get_running_loop().time() + timeouts.total
+        connection = self._pool.take(origin)
+        tried = connection is not None
+        if connection is not None:
+            try:
+                return await self._exchange(connection, head, request, timeouts, total_at, whole)
+            except StaleConnectionError:
+                pass
+        try:
+            connection = await self._dial(origin, timeouts, total_at)
+        except UpstreamUnavailableError as error:
+            error.delivered = tried  # the first try did write
+            raise
+        return await self._exchange(connection, head, request, timeouts, total_at, whole)
+
     async def _dial(self, origin: Origin, timeouts: Timeouts, total_at: float) -> Connection:
         connection = Connection(origin, self._timers, self._lost, self._space)
         self._open.add(connection)
@@ -95,10 +101,16 @@ class RawTransport(Transport):
         return connection
 
     async def _exchange(
-        self, connection: Connection, head: bytes, request: UpstreamRequest, timeouts: Timeouts, total_at: float
+        self,
+        connection: Connection,
+        head: bytes,
+        request: UpstreamRequest,
+        timeouts: Timeouts,
+        total_at: float,
+        whole: bool,
     ) -> UpstreamResponse:
         bodiless = request.method == "HEAD"
-        connection.begin(head, request.body, timeouts=timeouts, total_at=total_at, bodiless=bodiless)
+        connection.begin(head, request.body, timeouts=timeouts, total_at=total_at, bodiless=bodiless, whole=whole)
         await connection.head()
         if not connection.incoming.encoded:
             return RawResponse(self, connection, connection.incoming.headers)
@@ -141,20 +153,21 @@ class RawResponse(UpstreamResponse):
         return self._connection is None
 
     async def read(self, max_bytes: int) -> bytes:
-        if self._connection is not None and not self._connection.incoming.complete:
-            length = self.headers.get("content-length", "")
-            if len(length) <= 20 and length.isdecimal() and int(length) > max_bytes:  # noqa: PLR2004 - a 64-bit number
+        connection = self._connection
+        if connection is not None and self._decoder is None:
+            incoming = connection.incoming
+            if incoming.waiting_bytes > max_bytes or (not incoming.complete and _told_bytes(self.headers) > max_bytes):
                 self._too_large(max_bytes)
-        first = piece = await self.next_piece()
-        if self._connection is None and self._decoder is None and self._failure is None and len(first) <= max_bytes:
-            return first
-        pieces, size = [first], len(first)
-        while piece:
+            if incoming.complete:
+                body = incoming.take()
+                self._end()
+                return body
+        pieces, size = [], 0
+        while piece := await self.next_piece():
+            size += len(piece)
             if size > max_bytes:
                 self._too_large(max_bytes)
-            piece = await self.next_piece()
             pieces.append(piece)
-            size += len(piece)
         return b"".join(pieces)
 
     async def next_piece(self) -> bytes:
@@ -209,3 +222,9 @@ class RawResponse(UpstreamResponse):
         self._failure = UpstreamProtocolError(f"the provider's response is larger than {max_bytes} bytes")
         self.close()
         raise self._failure
+
+
+def _told_bytes(headers: Mapping[str, str]) -> int:
+    """Return how long the body is said to be, 0 where that is not told."""
+    length = headers.get("content-length", "")
+    return int(length) if len(length) <= 20 and length.isdecimal() else 0  # noqa: PLR2004 - a 64-bit number
