@@ -91,7 +91,7 @@ class Gateway:
     async def call(self, request: Request, operation: Operation, request_id: str) -> Answer:
         """Serve one POST. Raises ClientError."""
         raw = await self.body(request)
-        began_s = asyncio.get_running_loop().time()
+        began_s = self.till.ledger.store.now_s()
         for attempt in range(RULES_TRIES):
             last = attempt + 1 == RULES_TRIES
             admitted, rules = await self._admitted(request, operation, raw, request_id, began_s)
@@ -222,7 +222,7 @@ class Gateway:
             notes=admitted.notes(),
         ) as charge:
             self.telemetry.admission.note(charge.began_s - admitted.began_s)
-            self.telemetry.reserve.note(asyncio.get_running_loop().time() - charge.began_s)
+            self.telemetry.reserve.note(self.till.ledger.store.now_s() - charge.began_s)
             plan = Plan(asked=asked, targets=admitted.targets, terms=terms, created=int(time.time()))  # noqa: TID251 - `created` is wall time
             try:
                 begun = await self.trier.begin(plan, charge)

@@ -178,7 +178,7 @@ def test_a_record_is_there_only_when_all_of_it_is():
     begun = header(SID) + encode(*RECORDS[0])
     data = Watched(begun + bytes(100))
     put(data, len(begun), *RECORDS[1])
-    assert [decode(state)[1] for state in data.states] == [RECORDS[:1]]
+    assert [decode(state)[1] for state in data.states] == [RECORDS[:1], RECORDS[:2]]
     assert decode(data) == (SID, RECORDS[:2], len(begun) + len(encode(*RECORDS[1])))
 
 
