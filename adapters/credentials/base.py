@@ -1,14 +1,22 @@
 """Puts credentials on a request that a translator built. The only place where a provider's secret meets the wire."""
 
 from abc import ABC, abstractmethod
+from typing import TypeAlias
 
 from adapters.base import UpstreamRequest
+
+Headers: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class Credentials(ABC):
     """One identity at a provider: an API key, or something that fetches and renews tokens, or signs."""
 
     name: str = ""  # safe to log: never the secret or a part of it
+
+    @property
+    def fixed(self) -> Headers | None:
+        """The headers that are all it takes, the same for each request; None where the request itself must be seen or waited for."""
+        return None
 
     @abstractmethod
     async def apply(self, request: UpstreamRequest) -> UpstreamRequest:
@@ -48,15 +56,32 @@ class HeaderKey(Credentials):
         self._header, self._prefix, self._secret = header, prefix, secret
         self.name = name
 
+    @property
+    def fixed(self) -> Headers:
+        return ((self._header, self._prefix + self._secret.reveal()),)
+
     async def apply(self, request: UpstreamRequest) -> UpstreamRequest:
-        pair = (self._header, self._prefix + self._secret.reveal())
-        return UpstreamRequest(
-            method=request.method, url=request.url, headers=(*request.headers, pair), body=request.body
-        )
+        return _with(request, self.fixed)
 
 
 class NoCredentials(Credentials):
     """For servers that ask for none."""
 
+    @property
+    def fixed(self) -> Headers:
+        return ()
+
     async def apply(self, request: UpstreamRequest) -> UpstreamRequest:
         return request
+
+
+async def signed(request: UpstreamRequest, credentials: Credentials, more: Headers) -> UpstreamRequest:
+    """Return the request with `more` headers, and its credentials put on as `Credentials.apply` does. Raises as that."""
+    fixed = credentials.fixed
+    if fixed is not None:
+        return _with(request, (*more, *fixed))
+    return await credentials.apply(_with(request, more))
+
+
+def _with(request: UpstreamRequest, more: Headers) -> UpstreamRequest:
+    return UpstreamRequest(method=request.method, url=request.url, headers=(*request.headers, *more), body=request.body)
