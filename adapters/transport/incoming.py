@@ -60,7 +60,10 @@ class Incoming:
         """Take what was received; `data` is not kept."""
         body_bytes = self.body_bytes
         if not self.head_done:
-            self._gather(data)
+            if not self._head:
+                self._head = bytes(data)
+            else:
+                self._gather(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -137,9 +140,6 @@ class Incoming:
         self.reusable = self.reusable and self._parser.should_keep_alive()
 
     def _gather(self, data: bytes | memoryview) -> None:
-        if not self._head:
-            self._head = bytes(data)
-            return
         if isinstance(self._head, bytes):
             self._head = bytearray(self._head)
         self._head += data
@@ -147,7 +147,7 @@ class Incoming:
     def _next_head(self) -> bytes:
         """Return the head that the parser has just read, from its status line up to the empty line."""
         all_heads, start = self._head, self._head_at
-        while all_heads[start : start + 1] in (b"\r", b"\n"):
+        while all_heads[start] in b"\r\n":
             start += 1  # the parser lets empty lines come first
         end = all_heads.find(_END, start)
         self._head_at = end + len(_END)
