@@ -19,6 +19,7 @@ _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL, _LAST = 200, 599
 _NONE = Headers(b"")
 _CONTENT_ENCODING, _TRANSFER_ENCODING = b"\r\ncontent-encoding:", b"\r\ntransfer-encoding:"
+_ENCODING = b"-encoding:"  # one search for both
 
 
 class _StopParsingError(Exception):
@@ -107,8 +108,8 @@ class Incoming:
         status = self._parser.get_status_code()
         head = self._next_head()
         low = head.lower()
-        if _TRANSFER_ENCODING in low and Headers(low).all("transfer-encoding") != ["chunked"]:
-            self._stop("the provider's response has a transfer-encoding that was not asked for")
+        if _ENCODING in low:
+            self._check_encodings(low)
         if status < _FIRST_FINAL:
             self._take_interim(status)
             return
@@ -122,7 +123,6 @@ class Incoming:
         if self._bodiless:
             self.complete = True  # the parser expects a body now, so the connection ends here
             return
-        self.encoded = _CONTENT_ENCODING in low
         self.reusable = modern
 
     def on_body(self, body: bytes) -> None:
@@ -134,7 +134,7 @@ class Incoming:
 
     def on_message_complete(self) -> None:
         if self._interim:
-            self._interim = False
+            self._interim = self.encoded = False
             return
         self.complete = True
         self.reusable = self.reusable and self._parser.should_keep_alive()
@@ -154,6 +154,11 @@ class Incoming:
         if end < 0 or self._head_at > HEAD_BYTES_MAX:
             self._stop("the provider's response has too large a head")
         return bytes(all_heads[start:end])
+
+    def _check_encodings(self, low: bytes) -> None:
+        if _TRANSFER_ENCODING in low and Headers(low).all("transfer-encoding") != ["chunked"]:
+            self._stop("the provider's response has a transfer-encoding that was not asked for")
+        self.encoded = _CONTENT_ENCODING in low
 
     def _take_interim(self, status: int) -> None:
         self._interims += 1
