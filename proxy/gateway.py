@@ -27,6 +27,7 @@ from proxy.config.environment import CallDefaults
 from proxy.config.model import Config, Server, Timeouts
 from proxy.edge import let_stall
 from proxy.errors import ClientError, from_adapter, unavailable
+from proxy.grant import Grant
 from proxy.outlet import Outlet
 from proxy.principal import Principal
 from proxy.refusals import refusal
@@ -35,7 +36,7 @@ from proxy.rules import Rules
 from proxy.serving.request import BodyTooLargeError, Request
 from proxy.serving.response import Answer, Response, StreamedResponse
 from proxy.slices import Slices
-from proxy.streaming import Grant, Relay, read_to_end
+from proxy.streaming import Relay, read_to_end
 from proxy.telemetry import Telemetry
 from proxy.tending import Tender
 from proxy.upstreams import Target
