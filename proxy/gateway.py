@@ -26,6 +26,7 @@ from proxy.cache import AnswerCache, Kept, asks_only_for_speed, headers_of
 from proxy.config.environment import CallDefaults
 from proxy.config.model import Config, Server, Timeouts
 from proxy.errors import ClientError, from_adapter, unavailable
+from proxy.grant import Grant
 from proxy.outlet import Outlet
 from proxy.principal import Principal
 from proxy.refusals import refusal
@@ -34,7 +35,7 @@ from proxy.rules import Rules
 from proxy.serving.request import BodyTooLargeError, Request
 from proxy.serving.response import Answer, Response, StreamedResponse
 from proxy.slices import Slices
-from proxy.streaming import Grant, Relay, read_to_end
+from proxy.streaming import Relay, read_to_end
 from proxy.telemetry import Telemetry
 from proxy.tending import Tender
 from proxy.upstreams import Target

@@ -56,7 +56,10 @@ class Progress:
     def dump(self) -> bytes:
         """Return the payload of a PROGRESS record."""
         amounts = (self.seq, self.input_tokens, self.output_tokens, self.cost_nanousd)
-        return _PROGRESS.pack(*(min(max(0, n), _U64_MAX) for n in amounts))
+        try:
+            return _PROGRESS.pack(*amounts)
+        except struct.error:  # one is beyond what it can say
+            return _PROGRESS.pack(*(min(max(0, n), _U64_MAX) for n in amounts))
 
     @classmethod
     def load(cls, payload: bytes) -> "Progress":
