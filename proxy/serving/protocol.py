@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import httptools
 
+from proxy.errors import ClientError
 from proxy.serving.refusing import FULL, INTERNAL, MALFORMED, broken
 from proxy.serving.request import RawHeaders, Request
 from proxy.serving.response import Answer, Response, StreamedResponse
@@ -151,26 +152,31 @@ class Connection(asyncio.Protocol):
             self._behind(data)
             return
         try:
-            self._feed(data)
-        except httptools.HttpParserError:
-            if self._request is None or not self._request.complete:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as stop:
+            if not self._goes_on(stop, data):
                 self._malformed()
                 return
-            self._last = True
         if request is not None:
             self._more_body(request, data)
-        elif self._request is not None:
+        elif self._request is None:
+            self._more_head(len(data))
+        elif self._fed_bytes + len(data) > LINE_BYTES_MAX and _too_long(self._raw):
+            self._malformed()
+        else:
             self._server.busy(self)
             self._begin(self._request)
-        else:
-            self._more_head(len(data))
 
-    def _feed(self, data: bytes) -> None:
-        """Raises HttpParserError."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._decline(data[upgrade.args[0] :])
+    def _goes_on(self, stop: Exception, data: bytes) -> bool:
+        """Say whether there is a request to serve although the parser stopped in this data."""
+        if isinstance(stop, httptools.HttpParserUpgrade):
+            try:
+                self._decline(data[stop.args[0] :])
+                return True
+            except httptools.HttpParserError:
+                pass
+        self._last = True
+        return self._request is not None and self._request.complete
 
     def _decline(self, rest: bytes) -> None:
         """Read on after a head that offers another protocol, which the parser takes for the end of HTTP: what follows is a body as ever."""
@@ -195,8 +201,6 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer, which nobody reads."""
-        if len(name) + len(value) > LINE_BYTES_MAX:
-            raise _StopParsingError
         if self._request is None:
             self._raw.append((name, value))
 
@@ -334,14 +338,14 @@ class Connection(asyncio.Protocol):
         """Say that it was us, if nothing has been said yet; return whether the connection is still whole."""
         if self.transport is None or (self._stream is not None and isinstance(error, ConnectionError)):
             return False
-        logging.getLogger("bursar").error(
-            "a call failed in Bursar itself: %s", type(error).__name__, exc_info=_without_message(error)
-        )
-        if self._stream is not None:
-            return False
-        request.keep_alive = False
-        await self._send(request, broken(500, INTERNAL))
-        return True
+        told = (error.status, error.body()) if isinstance(error, ClientError) else (500, INTERNAL)
+        if not isinstance(error, ClientError):
+            logging.getLogger("bursar").error(
+                "a call failed in Bursar itself: %s", type(error).__name__, exc_info=_without_message(error)
+            )
+        if self._stream is None:
+            await self._send(request, broken(*told))
+        return self._stream is None
 
     def _refuse(self, request: Request, answer: Response) -> None:
         """Answer without asking anybody; then the connection ends."""
@@ -395,6 +399,10 @@ class Connection(asyncio.Protocol):
         for waiter in self._drained:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+def _too_long(headers: RawHeaders) -> bool:
+    return any(len(name) + len(value) > LINE_BYTES_MAX for name, value in headers)
 
 
 def _without_message(error: BaseException) -> BaseException:
