@@ -16,7 +16,13 @@ from typing import Any, TypeAlias
 from hiredis import ReplyError
 
 from accounting.store.breaker import Breaker
-from accounting.store.errors import StoreError, StoreNotAskedError, StoreReplyError, StoreUnavailableError
+from accounting.store.errors import (
+    StoreChangedError,
+    StoreError,
+    StoreNotAskedError,
+    StoreReplyError,
+    StoreUnavailableError,
+)
 from accounting.store.resp import Address, Argument, Connection, Told, connect
 from accounting.store.scripts import Script
 from accounting.store.server import ServerInfo, check_info, read_info
@@ -104,7 +110,7 @@ class Store:
     ) -> Any:
         """Run a script and return its reply. Raises StoreUnavailableError within the deadline, and StoreReplyError.
 
-        With `only_run_id` it is sent to that server process or to none.
+        With `only_run_id` it is sent to that server process or to none: StoreChangedError tells that there is another now.
         """
         loop = asyncio.get_running_loop()
         began_s, head, broken = loop.time(), (len(keys), *keys, *args), False
@@ -125,7 +131,7 @@ class Store:
         async def evaluate(connection: Connection, until_s: float, before: Sequence[str]) -> Any:
             if only_run_id is not None and only_run_id != self.run_id:
                 msg = "the store is another process than before"
-                raise StoreUnavailableError(msg)
+                raise StoreChangedError(msg)
             try:
                 return await _ask(connection, before, "EVALSHA", script.sha, *head, until_s=until_s)
             except StoreReplyError as error:
@@ -201,6 +207,9 @@ class Store:
         except StoreReplyError:
             self._breaker.success()  # it answers, if only to object
             self.errors_total += 1
+            raise
+        except StoreChangedError:
+            self._breaker.success()  # it is there
             raise
         except StoreUnavailableError:
             self._failed(loop.time())
