@@ -129,6 +129,7 @@ class Server:
         if name == "reserve":
             if reply[0] == b"OK":
                 self._within(told[5])
+                self._met(told)
             else:
                 self.refused.add(f"{told[2]}.{told[3]}")
         return reply
@@ -143,6 +144,11 @@ class Server:
             covered = f"{sid}.{seq}" in holds or (cover != "" and f"{sid}.{cover}" in holds)
             rows.append(Row(budget, pid, actual, covered, not cover))
         return rows
+
+    def _met(self, told: tuple[Any, ...]) -> None:
+        """A process that may have lost writes grants nothing that binds before somebody told it that it is another."""
+        if self.books.gen != f"run{self.run}" and any(draw.binds for draw in told[5].draws):
+            self.wrong.append(f"P7: {told[2]}.{told[3]} was granted by a process that nobody has met")
 
     def _within(self, ask: Ask) -> None:
         """After a reserve nothing passes its limit, unless it was used without having been held."""
@@ -160,7 +166,9 @@ def _reserve(keys: list[bytes], args: list[bytes]) -> tuple[str, tuple[Any, ...]
         budget, *numbers = args[10 + 10 * i : 20 + 10 * i]
         version, limit, fixed, per, binds, full, start, end, bucket = map(int, numbers)
         pid = _place(keys[4 + 2 * i])[1]
-        draws.append(Draw(budget.decode(), pid, version, limit, fixed, per, bool(binds), bool(full), start, end, bucket))
+        draws.append(
+            Draw(budget.decode(), pid, version, limit, fixed, per, bool(binds), bool(full), start, end, bucket)
+        )
     ask = Ask(tuple(draws), (), int(wanted), int(least), int(share))
     return "reserve", (run.decode(), int(cfg), sid.decode(), int(seq), int(ttl), ask)
 

@@ -69,7 +69,10 @@ class Plan:
         )
         wanted = min(self.wanted, self.slice) if self.slice else self.wanted
         return Ask(
-            draws=draws_for(self.budgets, worst), wanted=wanted, least=min(self.least, wanted), share_permille=self.share
+            draws=draws_for(self.budgets, worst),
+            wanted=wanted,
+            least=min(self.least, wanted),
+            share_permille=self.share,
         )
 
 
@@ -179,7 +182,9 @@ class Calls:
         assert call.hold is not None
         hold, least = call.hold, call.relayed + tokens
         try:
-            return await call.sidecar.ledger.grow(hold, ask, min(hold.granted + call.plan.slice, call.plan.wanted), least)
+            return await call.sidecar.ledger.grow(
+                hold, ask, min(hold.granted + call.plan.slice, call.plan.wanted), least
+            )
         except StoreError:
             return False
 
