@@ -120,7 +120,8 @@ class Calls:
             ) as charge:  # fmt: skip
                 await self._relay(call, charge, ask)
         except (RefusedError, StoreError, JournalError) as error:
-            assert call.state == "new", error
+            if call.state != "new":
+                raise
             call.state, call.why = "refused", type(error).__name__
 
     def _admitted(self, call: Call, hold: Hold) -> None:
