@@ -18,6 +18,7 @@ from accounting.store.errors import StoreError
 from accounting.usage import Usage
 from tests.simulated.sidecar import Sidecar
 
+LEASE_S = 29.65  # from when it was asked for, by the holder's clock
 INPUT_NANOUSD, OUTPUT_NANOUSD = 1000, 2000
 ALICE = Caller(key="alice-laptop", user="alice", team="lab")
 
@@ -126,7 +127,8 @@ class Calls:
 
     def _admitted(self, call: Call, hold: Hold) -> None:
         call.hold, call.state = hold, "open"
-        call.admitted_s = call.sidecar.network.world.now_s
+        loop = call.sidecar.loop  # it may have been stalled since the store said yes
+        call.admitted_s = loop.world.now_s - (loop.time() - hold.until_s + LEASE_S) / loop.rate
         self._named(call, hold)
         self.admitted.append(call)
 

@@ -14,12 +14,11 @@ from accounting.hold import BudgetRefusedError
 from accounting.journal.aftermath import INTERVAL_TOKENS
 from accounting.renewing import leased
 from tests.simulated.books import Row
-from tests.simulated.calls import Call, cost
+from tests.simulated.calls import LEASE_S, Call, cost
 from tests.simulated.scenario import Scene
 
 PEACE_S = 240.0
 LEARN_S = 6.0
-LEASE_S = 29.65
 TTL_S = 30.0
 _PROMISED_TOKENS = 256
 
