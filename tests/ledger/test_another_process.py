@@ -1,5 +1,6 @@
 """The store's process is another one and does not know it itself: what it keeps names the one before it, whose last writes it may lack."""
 
+import asyncio
 import time
 
 import pytest
@@ -51,6 +52,17 @@ async def test_the_first_heartbeat_after_a_restart_gives_back_what_is_held(valke
         await one.ledger.extend()
         assert not hold.lost
         assert await one.holds(BUDGET) == 1
+
+
+async def test_a_store_that_restarts_twice_in_a_second_is_told_twice(valkey):
+    async with till(valkey.address) as one:
+        await one.ledger.reserve(ask(BUDGET, fixed=900), request_id="1")
+        for _ in range(2):
+            again(valkey)
+            await one.ledger.start()
+            async with asyncio.timeout(5):
+                while one.ledger.settler.trusted_run_id != one.store.run_id:
+                    await asyncio.sleep(0.005)
 
 
 async def test_what_a_dead_session_was_told_is_settled_is_told_again_to_a_store_that_lost_it_since(valkey, tmp_path):
