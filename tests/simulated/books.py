@@ -73,11 +73,14 @@ class Server:
         self.books, self.run, self.skew_ms = Books(), 1, 0
         self.lost_s: list[float] = []  # when it lost writes
         self.jumped_s: list[float] = []
+        # When it lost writes and did not learn. A known limit: it knew no living session, and a new process met it first.
+        self.unlearnt_s: list[float] = []
         self.settled: Callable[[str, int, list[Row]], None] = lambda _sid, _seq, _rows: None
         self.wrong: list[str] = []
         self.refused: set[str] = set()  # rids: a late copy of what was refused may hold something for a while
         self._log: list[tuple[float, int, str, tuple[Any, ...]]] = []
         self._loaded: set[str] = set()
+        self._met_run = 1
 
     @property
     def learning(self) -> bool:
@@ -126,6 +129,10 @@ class Server:
         reply = self.books.apply(method, told)
         if rows and reply[0] == b"OK":
             self.settled(told[2], told[3], rows)
+        if name == "generation" and self.lost_s and self._met_run != self.run:
+            self._met_run = self.run
+            if not self.learning:
+                self.unlearnt_s.append(self.lost_s[-1])
         if name == "reserve":
             if reply[0] == b"OK":
                 self._within(told[5])

@@ -114,7 +114,8 @@ class Scene:
         self.server.jump(by_ms)
 
     def _away(self, for_s: float, back: Callable[[], None]) -> None:
-        self.network.open = False
+        self.network.open = self.frozen = False
+        self._frozen.clear()
         self.network.process += 1
         self.network.cut()
         for sidecar in self.sidecars:
@@ -133,6 +134,8 @@ class Scene:
         return None
 
     def _thaw(self) -> None:
+        if not self.frozen:
+            return
         self.frozen = False
         frozen, self._frozen = self._frozen, []
         if self.network.open:

@@ -115,6 +115,8 @@ def _excused(scene: Scene, call: Call, row: Row) -> bool:
         return True
     if sidecar.impaired_s(began_s, now_s) >= 20:
         return True
+    if any(t >= began_s for t in scene.server.unlearnt_s):
+        return True  # see Server.unlearnt_s
     return any(sidecar.impaired_s(t, t + LEARN_S + 1) > 0 for t in scene.server.lost_s if t >= began_s - 1)
 
 
@@ -142,7 +144,9 @@ def rest(scene: Scene, verdict: Verdict) -> list[str]:
     for sidecar in scene.sidecars:
         sidecar.loop.call_soon(sidecar.ledger.give_up_escrows)
         sidecar.ledger.escrows.noticed = lambda *_: False  # type: ignore[method-assign]
-    world.run(world.now_s + TTL_S + 2)
+    world.run(
+        world.now_s + TTL_S + 2 + (20 if scene.server.jumped_s else 0)
+    )  # a clock that was set back stands for so long
     if not world.run_until(lambda: _calm(scene), 60):
         return [*wrong, f"P6: no rest: {_restless(scene)}"]
     wrong += _stranded(scene) + _truth(scene, verdict) + _once_more(scene) + _fits(scene)
@@ -212,7 +216,7 @@ def _truth(scene: Scene, verdict: Verdict) -> list[str]:
             wrong.append(f"I3: {place} says {found}, and the truth is {used[place]}")
         for limit in [b.limit for b in scene.budgets if b.id == place[0] and b.binds]:
             more = verdict.excused[place[0]] + (c.over if c else 0)
-            if used[place] > limit + more:
+            if used[place] > limit + more and not scene.server.unlearnt_s:
                 wrong.append(f"P1: {used[place]} of {limit} of {place} were used, and only {more} more are excused")
     return wrong
 
