@@ -6,6 +6,7 @@ a caller's next call through the same sidecar sees it.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -32,7 +33,7 @@ from accounting.reserving import (
 )
 from accounting.settlement import Settlement, Spent, open_note, overspent, settlement
 from accounting.settling import Settler
-from accounting.store.errors import StoreError, StoreNotAskedError, StoreUnavailableError
+from accounting.store.errors import StoreChangedError, StoreError, StoreNotAskedError, StoreUnavailableError
 from accounting.store.scripts import script
 from accounting.store.store import Store
 from accounting.supervisor import Supervisor
@@ -189,7 +190,7 @@ class Ledger:
         if self._known.changed:
             await self._meet(self.store.deadline_s)
         keys, args = grow_arguments(hold, ask, self.store.key, (self.store.run_id, self.sid, TTL_MS), wanted, least)
-        reply = await self.store.run(script("grow"), keys, args)
+        reply = await self.store.run(script("grow"), keys, args, only_run_id=self.store.run_id)
         if reply[0] == b"LOST":
             hold.lost = hold.seq in self.open
         if reply[0] == b"GEN":
@@ -228,9 +229,13 @@ class Ledger:
                 await self._meet(max(0.001, until_s - now_s()))
             now_ms = self.now_ms()
             tried[:] = counted = [self._windows.of(draw.budget, now_ms) for draw in ask.draws]
-            head = (self.store.run_id, self.config_version, self.sid, seq, TTL_MS)
+            run_id, left_s = self.store.run_id, max(0.001, until_s - now_s())
+            head = (run_id, self.config_version, self.sid, seq, TTL_MS)
             keys, args = reserve_arguments(ask, counted, self.store.key, head, self._own_keys)
-            reply = await self.store.run(script("reserve"), keys, args, deadline_s=max(0.001, until_s - now_s()))
+            try:
+                reply = await self.store.run(script("reserve"), keys, args, deadline_s=left_s, only_run_id=run_id)
+            except StoreChangedError:  # one that lost writes may believe that it still is the process we know
+                continue
             self._offset_ms = int(reply[1]) - now_s() * 1000
             verdict = reply[0]
             if verdict == b"OK":
@@ -287,9 +292,13 @@ class Ledger:
             await self._meet(EXTEND_S)
         keys, rest = extend_arguments(holds, self.store.key, self.sid, TTL_MS)
         for _ in range(_TRIES_MAX):
-            reply = await self.store.run(script("extend"), keys, [self.store.run_id, *rest], deadline_s=EXTEND_S)
-            if reply[0] != b"GEN":
-                break
+            run_id = self.store.run_id
+            with contextlib.suppress(StoreChangedError):
+                reply = await self.store.run(
+                    script("extend"), keys, [run_id, *rest], deadline_s=EXTEND_S, only_run_id=run_id
+                )
+                if reply[0] != b"GEN":
+                    break
             await self._meet(EXTEND_S)
         else:
             return

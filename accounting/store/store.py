@@ -17,7 +17,13 @@ from hiredis import ReplyError
 
 from accounting.clock import loop_clock, loop_time_s
 from accounting.store.breaker import Breaker
-from accounting.store.errors import StoreError, StoreNotAskedError, StoreReplyError, StoreUnavailableError
+from accounting.store.errors import (
+    StoreChangedError,
+    StoreError,
+    StoreNotAskedError,
+    StoreReplyError,
+    StoreUnavailableError,
+)
 from accounting.store.resp import Address, Argument, Connection, Told, connect
 from accounting.store.scripts import Script
 from accounting.store.server import ServerInfo, check_info, read_info
@@ -102,7 +108,7 @@ class Store:
     ) -> Any:
         """Run a script and return its reply. Raises StoreUnavailableError within the deadline, and StoreReplyError.
 
-        With `only_run_id` it is sent to that server process or to none.
+        With `only_run_id` it is sent to that server process or to none: StoreChangedError tells that there is another now.
         """
         began_s, head, broken = self.now_s(), (len(keys), *keys, *args), False
         until_s = began_s + (deadline_s or self.deadline_s)
@@ -122,7 +128,7 @@ class Store:
         async def evaluate(connection: Connection, until_s: float, before: Sequence[str]) -> Any:
             if only_run_id is not None and only_run_id != self.run_id:
                 msg = "the store is another process than before"
-                raise StoreUnavailableError(msg)
+                raise StoreChangedError(msg)
             try:
                 return await _ask(connection, before, "EVALSHA", script.sha, *head, until_s=until_s)
             except StoreReplyError as error:
@@ -199,6 +205,9 @@ class Store:
         except StoreReplyError:
             self._breaker.success()  # it answers, if only to object
             self.errors_total += 1
+            raise
+        except StoreChangedError:
+            self._breaker.success()  # it is there
             raise
         except StoreUnavailableError:
             self._failed(loop.time())
