@@ -25,7 +25,7 @@ class Relayed:
         self._charge, self._attempt, self._meter = charge, attempt, attempt.meter
         self._exactly = any(row.budget.unit in _BY_OUTPUT for row in charge.hold.rows)
         self._margin_percent = family_of(attempt.model).margin_percent
-        self._noted = -1  # tokens in the last note
+        self._noted = 0  # tokens in the last note: the charge wrote the first, before the request was sent
         self._count = 0  # tokens when last counted
         self._bound = 0  # of what was counted then
         self.room = 0  # so many tokens, or chunks, may be relayed after those that are metered, before the next `note`
@@ -35,8 +35,6 @@ class Relayed:
         if self._charge.receipt is not None:
             self.room = UNTAKEN_MAX
             return
-        if self._noted < 0:
-            self._write(0)  # from here on a crash is charged
         most = self._count + self._more()
         if most > self._noted + INTERVAL_TOKENS:
             before = self._count
@@ -47,8 +45,7 @@ class Relayed:
 
     def again(self) -> None:
         """Write the last note once more: the call is held under another number now."""
-        if self._noted >= 0:
-            self._write(self._noted)
+        self._write(self._noted)
 
     def _more(self) -> int:
         """Return how many tokens at most came since the last count."""
