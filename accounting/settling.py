@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,8 @@ from accounting.supervisor import Supervisor
 
 RETRY_S_MAX = 2.0
 DEADLINE_S = 2.0
+RELEASED_MAX = 2000
+RELEASED_S = 35.0  # a lease, and what a release may take to arrive
 _log = logging.getLogger("bursar")
 
 
@@ -42,11 +46,16 @@ class Settler:
         self.trusted_run_id = ""  # the server process that has all that we know to be settled
         self.unsent = 0  # handed to `send`, but not yet on the wire
         self.pending: dict[int, Settlement] = {}
+        self._released: deque[tuple[float, Settlement]] = deque(
+            maxlen=RELEASED_MAX
+        )  # when, what: some are in no journal
         self.tally = Tally()
 
     def send(self, item: Settlement, told: Callable[[list[int]], None] | None = None) -> None:
         """Deliver in the background; `told` gets used and held of each budget afterwards, if this was the first time."""
         self.pending[item.seq] = item
+        if not item.spent.record:
+            self._released.append((asyncio.get_running_loop().time(), item))
         self.unsent += 1
         self._supervisor.spawn(self._until_known(item, told), name="settle")
 
@@ -74,6 +83,14 @@ class Settler:
             only_run_id=run_id if ack else None,
         )
         return reply
+
+    async def again(self) -> None:
+        """Release again what was released in the time of a lease: a store that lost that holds it until the lease ends. Raises StoreError."""
+        since_s = asyncio.get_running_loop().time() - RELEASED_S
+        for released_s, item in list(self._released):
+            if released_s >= since_s:
+                with suppress(StoreReplyError):
+                    await self.deliver(item)
 
     async def _until_known(self, item: Settlement, told: Callable[[list[int]], None] | None) -> None:
         self.unsent -= 1
