@@ -5,10 +5,10 @@ A draw's worst case is `fixed + per_output * granted`: the input and the call it
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from accounting.budgets import Budget
+from accounting.record import record
 
 
 class WorstPrice(Protocol):
@@ -21,7 +21,7 @@ class WorstPrice(Protocol):
         """Return the cost of one output token."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Worst:
     """A call's worst case. `choices` is n: each choice may use the whole output limit."""
 
@@ -31,8 +31,7 @@ class Worst:
     choices: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(NamedTuple):
     """One budget's part of a call."""
 
     budget: Budget
@@ -40,7 +39,7 @@ class Draw:
     per_output: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Rate:
     """A limit per minute on one subject: `what` is requests or tokens."""
 
@@ -52,7 +51,7 @@ class Rate:
     window_ms: int = 60_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Ask:
     """A request to reserve. `wanted` output tokens per choice; at least `least`, or nothing.
 
@@ -68,12 +67,13 @@ class Ask:
 
 def draws_for(budgets: Iterable[Budget], worst: Worst) -> tuple[Draw, ...]:
     """Return each budget's part of a call's worst case, in the budget's own unit."""
+    input_tokens, choices = worst.input_tokens, worst.choices
     parts = {
-        "usd": (worst.input_nanousd, worst.output_nanousd * worst.choices),
-        "tokens": (worst.input_tokens, worst.choices),
-        "input_tokens": (worst.input_tokens, 0),
-        "output_tokens": (0, worst.choices),
+        "usd": (worst.input_nanousd, worst.output_nanousd * choices),
+        "tokens": (input_tokens, choices),
+        "input_tokens": (input_tokens, 0),
+        "output_tokens": (0, choices),
         "requests": (1, 0),
         "concurrency": (1, 0),
     }
-    return tuple(Draw(budget, *parts[budget.unit]) for budget in budgets)
+    return tuple([Draw(budget, *parts[budget.unit]) for budget in budgets])

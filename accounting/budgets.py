@@ -4,7 +4,7 @@ A configured budget with several units becomes several `Budget`s: each counts on
 integers: nano-USD for `usd`, plain counts for the rest.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -136,7 +136,12 @@ class BudgetBook:
 
 def amounts(unit: Unit, *, requests: int, input_tokens: int, output_tokens: int, cost_nanousd: int) -> int:
     """What a finished call takes from a budget of this unit."""
-    by_unit: Mapping[str, int] = {
+    return amounts_by_unit(requests, input_tokens, output_tokens, cost_nanousd)[unit]
+
+
+def amounts_by_unit(requests: int, input_tokens: int, output_tokens: int, cost_nanousd: int) -> dict[Unit, int]:
+    """What a finished call takes from a budget of each unit."""
+    return {
         "usd": cost_nanousd,
         "tokens": input_tokens + output_tokens,
         "input_tokens": input_tokens,
@@ -144,4 +149,3 @@ def amounts(unit: Unit, *, requests: int, input_tokens: int, output_tokens: int,
         "requests": requests,
         "concurrency": 0,
     }
-    return by_unit[unit]

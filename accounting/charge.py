@@ -6,10 +6,10 @@ provider began on is given back.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import date
+from functools import lru_cache
 from typing import Any, Protocol
 
 import orjson
@@ -20,9 +20,12 @@ from accounting.hold import Hold
 from accounting.journal.format import Progress
 from accounting.ledger import Ledger
 from accounting.meter import Meter
+from accounting.record import record
 from accounting.settlement import Spent
 from accounting.supervisor import Supervisor
 from accounting.usage import Usage
+
+ROWS_KNOWN_MAX = 4096
 
 
 class Priced(Protocol):
@@ -47,7 +50,7 @@ class Attempt:
     billable: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Receipt:
     """What a call came to: for its log line, metrics, callbacks and usage record."""
 
@@ -80,7 +83,7 @@ class Receipt:
         })  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Till:
     """Where all calls are charged; `on_receipt` hears of each call once, when it is settled."""
 
@@ -121,7 +124,9 @@ class Charge:
         """Settle now; counts in a thread where the provider did not. Only the first call has an effect."""
         self.outcome = outcome
         if self.receipt is None:
-            usages = [await self._usage(attempt) for attempt in self._attempts]
+            usages = self._reported()
+            if usages is None:
+                usages = [await self._usage(attempt) for attempt in self._attempts]
             if self.receipt is None:
                 self._settle(usages)
         assert self.receipt is not None
@@ -132,49 +137,72 @@ class Charge:
         if self.receipt is not None or self._closing:
             return
         self._closing = True
-        if all(not a.billable or a.meter.reported is not None for a in self._attempts):
-            self._settle([a.meter.reported if a.billable and a.meter.reported else Usage() for a in self._attempts])
-        else:
+        usages = self._reported()
+        if usages is None:
             self.till.supervisor.spawn(self.finish(self.outcome), name="finish")
+        else:
+            self._settle(usages)
+
+    def _reported(self) -> list[Usage] | None:
+        """Return what each attempt used; None if one has to be counted."""
+        usages = []
+        for attempt in self._attempts:
+            usage = attempt.meter.reported if attempt.billable else _NOTHING
+            if usage is None:
+                return None
+            usages.append(usage)
+        return usages
 
     async def _usage(self, attempt: Attempt) -> Usage:
         if not attempt.billable:
-            return Usage()
+            return _NOTHING
         if attempt.meter.reported is not None:
             return attempt.meter.reported
         return await asyncio.to_thread(attempt.meter.usage)
 
     def _settle(self, usages: list[Usage]) -> None:
-        total, cost, version = _sum(self._attempts, usages)
-        last = self._attempts[-1] if self._attempts else None
-        now_s = asyncio.get_running_loop().time()
-        billable = any(a.billable for a in self._attempts)
+        total, cost, version, billable = _sum(self._attempts, usages)
+        last, caller = self._attempts[-1] if self._attempts else None, self.caller
+        provider, upstream_model = (last.provider, last.model) if last else ("", "")
+        route, now_s = f"{provider}/{upstream_model}" if last else "", asyncio.get_running_loop().time()
         self.receipt = receipt = Receipt(
-            request_id=self.request_id, caller=self.caller, model=self.model, provider=last.provider if last else "",
-            upstream_model=last.model if last else "", response_model=last.meter.response_model if last else None,
+            request_id=self.request_id, caller=caller, model=self.model, provider=provider,
+            upstream_model=upstream_model, response_model=last.meter.response_model if last else None,
             usage=total, cost_nanousd=cost, price_version=version, outcome=self.outcome, hold=self.hold,
             duration_s=now_s - self.began_s, first_token_s=self.first_token_s, attempts=len(self._attempts),
         )  # fmt: skip
         spent = Spent(
             requests=int(billable), input_tokens=total.input, output_tokens=total.output, cost_nanousd=cost or 0,
-            record=receipt.record(), totals_row=_row(self.caller, last), day=_day(self.till.ledger.now_ms()),
+            record=receipt.record(), totals_row=_row(caller.key, caller.user, caller.team, route),
+            day=_day(self.till.ledger.now_ms() // _DAY_MS),
         )  # fmt: skip
         self.till.ledger.settle(self.hold, spent)
         self.till.on_receipt(receipt)
 
 
-@asynccontextmanager
-async def charged(
-    till: Till, ask: Ask, *, request_id: str, caller: Caller, model: str, notes: dict[str, Any] | None = None
-) -> AsyncIterator[Charge]:
-    """Hold the worst case, yield the open call, settle it. Raises what `Ledger.reserve` raises, before anything is sent."""
-    began_s = asyncio.get_running_loop().time()
-    hold = await till.ledger.reserve(ask, request_id=request_id, notes=notes)
-    charge = Charge(till=till, hold=hold, request_id=request_id, caller=caller, model=model, began_s=began_s)
-    try:
-        yield charge
-    finally:
-        charge.close()
+class charged:  # noqa: N801 - reads as the verb that it is: async with charged(...) as charge
+    """Hold the worst case, yield the open call, settle it. Entering raises what `Ledger.reserve` raises, before anything is sent."""
+
+    __slots__ = ("_ask", "_caller", "_charge", "_model", "_notes", "_request_id", "_till")
+
+    def __init__(
+        self, till: Till, ask: Ask, *, request_id: str, caller: Caller, model: str, notes: dict[str, Any] | None = None
+    ) -> None:
+        self._till, self._ask, self._request_id, self._caller = till, ask, request_id, caller
+        self._model, self._notes = model, notes
+        self._charge: Charge | None = None
+
+    async def __aenter__(self) -> Charge:
+        began_s = asyncio.get_running_loop().time()
+        hold = await self._till.ledger.reserve(self._ask, request_id=self._request_id, notes=self._notes)
+        self._charge = Charge(
+            till=self._till, hold=hold, request_id=self._request_id, caller=self._caller, model=self._model, began_s=began_s
+        )  # fmt: skip
+        return self._charge
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._charge is not None
+        self._charge.close()
 
 
 def _json(record: dict[str, Any]) -> bytes:
@@ -185,45 +213,45 @@ def _json(record: dict[str, Any]) -> bytes:
         return json.dumps(record).encode()
 
 
-def _sum(attempts: list[Attempt], usages: list[Usage]) -> tuple[Usage, int | None, str | None]:
-    """Add up what all attempts used and cost; one without a price makes the cost unknown only if it used anything."""
+def _sum(attempts: list[Attempt], usages: list[Usage]) -> tuple[Usage, int | None, str | None, bool]:
+    """Add up what all attempts used and cost, by which prices, and tell whether any may be billed.
+
+    One without a price makes the cost unknown only if it used anything.
+    """
     cost: int | None = 0
-    version = None
+    version, billable = None, False
     for attempt, usage in zip(attempts, usages, strict=True):
         if not attempt.billable:
             continue
+        billable = True
         if attempt.price is None:
             cost = None
         elif cost is not None:
             cost += attempt.price.cost_nanousd(usage)
             version = attempt.price.version
     if len(usages) == 1:
-        return usages[0], cost, version
-    names = (
-        "input",
-        "cached",
-        "cache_write",
-        "cache_write_1h",
-        "audio_input",
-        "image_input",
-        "output",
-        "reasoning",
-        "audio_output",
+        return usages[0], cost, version, billable
+    total = Usage(
+        **{n: sum(getattr(u, n) for u in usages) for n in _COUNTS}, estimated=any(u.estimated for u in usages)
     )
-    total = Usage(**{n: sum(getattr(u, n) for u in usages) for n in names}, estimated=any(u.estimated for u in usages))
-    return total, cost, version
+    return total, cost, version, billable
 
 
-def _row(caller: Caller, attempt: Attempt | None) -> str:
+@lru_cache(ROWS_KNOWN_MAX)
+def _row(key: str | None, user: str | None, team: str | None, route: str) -> str:
     """Name the row of the day's totals: key|user|team|provider/model."""
-    parts = (
-        caller.key or "",
-        caller.user or "",
-        caller.team or "",
-        f"{attempt.provider}/{attempt.model}" if attempt else "",
-    )
-    return "|".join(part.replace("|", "%7C") for part in parts)
+    return "|".join(part.replace("|", "%7C") for part in (key or "", user or "", team or "", route))
 
 
-def _day(now_ms: int) -> str:
-    return datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%d")
+@lru_cache(2)
+def _day(days: int) -> str:
+    """Name a day by its number since 1970-01-01."""
+    return date.fromordinal(_EPOCH + days).strftime("%Y%m%d")
+
+
+_COUNTS = (
+    "input", "cached", "cache_write", "cache_write_1h", "audio_input", "image_input", "output", "reasoning", "audio_output",
+)  # fmt: skip
+_NOTHING = Usage()
+_EPOCH = date(1970, 1, 1).toordinal()
+_DAY_MS = 86_400_000

@@ -20,12 +20,12 @@ from accounting.growing import grow_arguments, grown
 from accounting.hold import BudgetRefusedError, Hold, LearningError, RefusedError
 from accounting.lease import lease_until_s
 from accounting.noting import Journal, NoJournal
-from accounting.periods import Window
 from accounting.reserving import (
+    Counted,
     Windows,
-    counter_keys,
     extend_arguments,
     held,
+    own_keys,
     refusal,
     reserve_arguments,
     unreserved,
@@ -70,7 +70,8 @@ class Ledger:
         self.settler = Settler(store, self.sid, supervisor, self._journal.acknowledged)
         self._known = Acquaintance(store, self.settler, supervisor, self._give_back, embedded=embedded)
         self._seq = 0
-        self._windows = Windows()
+        self._windows = Windows(store.key)
+        self._own_keys = own_keys(store.key, self.sid)
         self._offset_ms = 0.0  # the store's clock less the loop's
 
     @property
@@ -98,7 +99,7 @@ class Ledger:
             await asyncio.sleep(0)  # what was settled before leaves before
         self._seq += 1
         seq, began_s = self._seq, asyncio.get_running_loop().time()
-        tried: list[Window] = []
+        tried: list[Counted] = []
         try:
             if ask.draws or ask.rates:
                 hold = await self._reserved(seq, ask, request_id, tried, began_s + self.store.deadline_s)
@@ -110,10 +111,10 @@ class Ledger:
             if isinstance(error, StoreNotAskedError):
                 self.settler.terminal(seq)  # a long outage must not pile up what nobody needs to be told
             else:
-                self._forget(seq, ask, tried)
+                self._forget(seq, tried)
             hold = self._without_store(ask, request_id, StoreUnavailableError(str(error)))
         except asyncio.CancelledError:
-            self._forget(seq, ask, tried)
+            self._forget(seq, tried)
             raise
         hold.notes = notes or {}
         hold.until_s = lease_until_s(began_s, TTL_MS)
@@ -208,36 +209,36 @@ class Ledger:
             self.settler.send(settlement(hold, Spent()))
         for ask in self.escrows.wanted(loop.time()):
             self._seq += 1
-            seq, began_s, tried = self._seq, loop.time(), list[Window]()
+            seq, began_s, tried = self._seq, loop.time(), list[Counted]()
             try:
                 hold = await self._reserved(seq, ask, "escrow", tried, began_s + self.store.deadline_s)
             except RefusedError:
                 continue
             except StoreError:
-                self._forget(seq, ask, tried)
+                self._forget(seq, tried)
                 return
             hold.until_s = lease_until_s(began_s, TTL_MS)
             self.escrows.took(ask, hold)
 
-    async def _reserved(self, seq: int, ask: Ask, request_id: str, tried: list[Window], until_s: float) -> Hold:
+    async def _reserved(self, seq: int, ask: Ask, request_id: str, tried: list[Counted], until_s: float) -> Hold:
         """`tried` is made to hold the windows that were last asked for: there, and nowhere else, something may be held."""
         loop = asyncio.get_running_loop()
         for _ in range(_TRIES_MAX):
             if self._known.changed:
                 await self._meet(max(0.001, until_s - loop.time()))
             now_ms = self.now_ms()
-            tried[:] = windows = [self._windows.of(draw.budget, now_ms) for draw in ask.draws]
+            tried[:] = counted = [self._windows.of(draw.budget, now_ms) for draw in ask.draws]
             head = (self.store.run_id, self.config_version, self.sid, seq, TTL_MS)
-            keys, args = reserve_arguments(ask, windows, self.store.key, head, self.sid)
+            keys, args = reserve_arguments(ask, counted, self.store.key, head, self._own_keys)
             reply = await self.store.run(script("reserve"), keys, args, deadline_s=max(0.001, until_s - loop.time()))
             self._offset_ms = int(reply[1]) - loop.time() * 1000
             verdict = reply[0]
             if verdict == b"OK":
-                return held(seq, ask, windows, keys, reply, request_id)
+                return held(seq, ask, counted, reply, request_id)
             if verdict == b"GEN":
                 await self._meet(max(0.001, until_s - loop.time()))
             elif verdict != b"CLOCK":  # a clock that we had wrong is right now
-                error = refusal(verdict, ask, windows, reply)
+                error = refusal(verdict, ask, counted, reply)
                 if not isinstance(error, StoreError):
                     self.settler.terminal(seq)
                 if isinstance(error, BudgetRefusedError) and self.escrows.scarce(error.row.budget):
@@ -250,23 +251,24 @@ class Ledger:
 
     def _without_store(self, ask: Ask, request_id: str, error: Exception) -> Hold:
         """Return the hold of a call that all of its budgets let pass while the store is away. Raises `error` if they do not."""
-        now_ms, key = self.now_ms(), self.store.key
-        windows = [self._windows.of(draw.budget, now_ms) for draw in ask.draws]
-        counters = [counter_keys(key, draw.budget, window)[0] for draw, window in zip(ask.draws, windows, strict=True)]
+        now_ms = self.now_ms()
+        counted = [self._windows.of(draw.budget, now_ms) for draw in ask.draws]
+        counters = [one.counters_key for one in counted]
         allowance = self.escrows.admit(ask, counters, asyncio.get_running_loop().time())
         if allowance is None:
             raise error
         self._seq += 1  # the one before may have reached the store
-        hold = unreserved(self._seq, ask, windows, key, now_ms, request_id, allowance=allowance)
+        hold = unreserved(self._seq, counted, ask, now_ms, request_id, allowance=allowance)
         self.escrows.opened(hold, allowance)
         self.escrow_total += hold.escrow
         self.unreserved_total += not hold.escrow
         return hold
 
-    def _forget(self, seq: int, ask: Ask, windows: Sequence[Window]) -> None:
+    def _forget(self, seq: int, tried: Sequence[Counted]) -> None:
         """A reserve whose answer never came may yet arrive: settle it with nothing, so that it can hold nothing."""
-        pairs = (counter_keys(self.store.key, d.budget, w) for d, w in zip(ask.draws, windows, strict=False))
-        rows = tuple((*pair, "used", _WHATEVER_WAS_HELD, 0, 0) for pair in pairs)  # none, where it was never asked
+        rows = tuple(
+            (one.counters_key, one.holds_key, "used", _WHATEVER_WAS_HELD, 0, 0) for one in tried
+        )  # none, where it was never asked
         self.settler.send(Settlement(seq=seq, rows=rows, spent=Spent()))
 
     async def _meet(self, timeout_s: float) -> None:

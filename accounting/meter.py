@@ -34,6 +34,13 @@ class Meter:
                 self.output.feed(chunk)
                 self._notice(chunk)
 
+    def whole(self, completion: JSON) -> None:
+        """Take a whole completion; its text is kept to be counted only where it does not tell its usage."""
+        self.chunks += 1
+        self._notice(completion)
+        if self.reported is None:
+            self.output.feed(completion)
+
     def usage(self) -> Usage:
         """Return the usage: as reported, else counted and marked as an estimate."""
         if self.reported is not None:
@@ -49,8 +56,8 @@ class Meter:
         return self.chunks > granted or self.output.bytes > SURELY_BYTES * granted
 
     def _notice(self, chunk: JSON) -> None:
-        source = chunk.get("response") if isinstance(chunk.get("response"), dict) else chunk
-        assert isinstance(source, dict)
+        response = chunk.get("response")
+        source: JSON = response if isinstance(response, dict) else chunk
         model, tier, usage = source.get("model"), source.get("service_tier"), source.get("usage")
         if isinstance(model, str) and model:
             self.response_model = model[:256]

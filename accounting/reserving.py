@@ -24,20 +24,39 @@ _WINDOWS_MAX = 20_000
 Key = Callable[..., str]  # parts of a key -> the key
 
 
+class Counted:
+    """A budget in one window: its keys, and what `reserve.lua` is told of it before and after a call's own part."""
+
+    __slots__ = ("after", "before", "budget", "counters_key", "end_ms", "holds_key", "start_ms", "window")
+
+    def __init__(self, budget: Budget, window: Window, key: Key) -> None:
+        self.budget, self.window = budget, window
+        self.start_ms, self.end_ms = window.start_ms, window.end_ms
+        self.counters_key, self.holds_key = counter_keys(key, budget, window)
+        self.before = (budget.id, budget.version, budget.limit)
+        self.after = (
+            int(budget.binds), int(budget.hold == "full"), window.start_ms, window.end_ms or 0, window.bucket_ms
+        )  # fmt: skip
+
+
 class Windows:
-    """The current window of each budget in use."""
+    """The current window of each budget in use, spelled once."""
 
-    def __init__(self) -> None:
-        self._known: dict[str, Window] = {}
+    def __init__(self, key: Key) -> None:
+        self._key = key
+        self._known: dict[str, Counted] = {}
 
-    def of(self, budget: Budget, now_ms: int) -> Window:
-        """Return the budget's window at `now_ms`."""
-        window = self._known.get(budget.id)
-        if window is None or now_ms < window.start_ms or (window.end_ms is not None and now_ms >= window.end_ms):
+    def of(self, budget: Budget, now_ms: int) -> Counted:
+        """Return the budget in its window at `now_ms`."""
+        known = self._known.get(budget.id)
+        if (
+            known is None or known.budget is not budget or now_ms < known.start_ms
+            or (known.end_ms is not None and now_ms >= known.end_ms)
+        ):  # fmt: skip
             if len(self._known) >= _WINDOWS_MAX:
                 self._known.clear()
-            window = self._known[budget.id] = budget.period.window(now_ms)
-        return window
+            known = self._known[budget.id] = Counted(budget, budget.period.window(now_ms), self._key)
+        return known
 
 
 def counter_keys(key: Key, budget: Budget, window: Window) -> tuple[str, str]:
@@ -46,22 +65,23 @@ def counter_keys(key: Key, budget: Budget, window: Window) -> tuple[str, str]:
 
 
 def reserve_arguments(
-    ask: Ask, windows: Sequence[Window], key: Key, head: Sequence[str | bytes | int], sid: str
+    ask: Ask, counted: Sequence[Counted], key: Key, head: Sequence[str | bytes | int], own: Sequence[str]
 ) -> tuple[list[str], list[str | bytes | int]]:
-    """Return KEYS and ARGV; `head` is run id, configuration version, sid, seq and ttl_ms."""
-    keys = [key("g"), key("s", sid), key("lim"), key("sess")]
+    """Return KEYS and ARGV; `head` is run id, configuration version, sid, seq and ttl_ms, `own` the keys of the session."""
+    keys = [*own]
     args = [*head, ask.wanted, ask.least, ask.share_permille, len(ask.draws), len(ask.rates)]
-    for draw, window in zip(ask.draws, windows, strict=True):
-        budget = draw.budget
-        keys += counter_keys(key, budget, window)
-        args += (
-            budget.id, budget.version, budget.limit, draw.fixed, draw.per_output, int(budget.binds),
-            int(budget.hold == "full"), window.start_ms, window.end_ms or 0, window.bucket_ms,
-        )  # fmt: skip
+    for draw, one in zip(ask.draws, counted, strict=True):
+        keys += (one.counters_key, one.holds_key)
+        args += (*one.before, draw.fixed, draw.per_output, *one.after)
     for rate in ask.rates:
         keys.append(key("q", rate.subject, rate.what))
         args += (rate.limit, rate.window_ms, rate.fixed, rate.per_output)
     return keys, args
+
+
+def own_keys(key: Key, sid: str) -> tuple[str, str, str, str]:
+    """Return the keys that `reserve.lua` gets whatever is asked for."""
+    return key("g"), key("s", sid), key("lim"), key("sess")
 
 
 def extend_arguments(
@@ -78,18 +98,17 @@ def extend_arguments(
     return keys, args
 
 
-def held(
-    seq: int, ask: Ask, windows: Sequence[Window], keys: Sequence[str], reply: Sequence[Any], request_id: str
-) -> Hold:
+def held(seq: int, ask: Ask, counted: Sequence[Counted], reply: Sequence[Any], request_id: str) -> Hold:
     """Read an OK reply."""
-    rows, at = [], 3
-    for i, (draw, window) in enumerate(zip(ask.draws, windows, strict=True)):
+    rows, at, now_ms = [], 3, int(reply[1])
+    for one in counted:
         field, limit, used, holding, amount = reply[at : at + 5]
         at += 5
         rows.append(
             HeldRow(
-                budget=draw.budget, counters_key=keys[4 + 2 * i], holds_key=keys[5 + 2 * i], field=field.decode(),
-                amount=amount, expiry_ms=_expiry_ms(window, int(reply[1])), resets_ms=window.end_ms, limit=limit, used=used, held=holding,
+                budget=one.budget, counters_key=one.counters_key, holds_key=one.holds_key, field=field.decode(),
+                amount=amount, expiry_ms=_expiry_ms(one.window, now_ms), resets_ms=one.end_ms,
+                limit=limit, used=used, held=holding,
             )
         )  # fmt: skip
     rates = []
@@ -101,17 +120,17 @@ def held(
 
 
 def unreserved(
-    seq: int, ask: Ask, windows: Sequence[Window], key: Key, now_ms: int, request_id: str, *, allowance: Allowance
+    seq: int, counted: Sequence[Counted], ask: Ask, now_ms: int, request_id: str, *, allowance: Allowance
 ) -> Hold:
     """Return the hold of a call that an outage policy lets pass: nothing is held for it alone, all of it is settled later."""
     rows = []
-    for draw, window, escrow in zip(ask.draws, windows, allowance.escrows, strict=True):
-        amount = draw.fixed + draw.per_output * allowance.granted if escrow else 0
-        counters, holds = counter_keys(key, draw.budget, window)
+    for draw, one, escrow in zip(ask.draws, counted, allowance.escrows, strict=True):
+        amount, window = draw.fixed + draw.per_output * allowance.granted if escrow else 0, one.window
         field = f"u{now_ms // window.bucket_ms}" if window.bucket_ms else "used"
         rows.append(
             HeldRow(
-                budget=draw.budget, counters_key=counters, holds_key=holds, field=field, amount=amount, expiry_ms=_expiry_ms(window, now_ms),
+                budget=draw.budget, counters_key=one.counters_key, holds_key=one.holds_key, field=field, amount=amount,
+                expiry_ms=_expiry_ms(window, now_ms),
                 resets_ms=window.end_ms, limit=escrow.room if escrow else draw.budget.limit, used=0, held=amount,
                 cover_seq=escrow.hold.seq if escrow else 0,
             )
@@ -126,7 +145,7 @@ def unreserved(
     )
 
 
-def refusal(verdict: bytes, ask: Ask, windows: Sequence[Window], reply: Sequence[Any]) -> Exception:
+def refusal(verdict: bytes, ask: Ask, counted: Sequence[Counted], reply: Sequence[Any]) -> Exception:
     """Read any reply that is neither OK nor a call to ask again."""
     now_ms = int(reply[1])
     if verdict == b"DENY":
@@ -135,7 +154,7 @@ def refusal(verdict: bytes, ask: Ask, windows: Sequence[Window], reply: Sequence
         if draw.budget.unit == "concurrency":
             row = RateRow(subject=draw.budget.subject, what="concurrency", limit=limit, remaining=0, reset_ms=1000)
             return RateRefusedError(row, wait_ms=1000)
-        bare = _bare_row(draw, windows[number - 1], limit, used, holding)
+        bare = _bare_row(draw, counted[number - 1].window, limit, used, holding)
         return BudgetRefusedError(bare, requested=need, held_only=kind == b"held", now_ms=now_ms)
     if verdict == b"RATE":
         number, limit, wait_ms = reply[2:5]

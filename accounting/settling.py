@@ -1,4 +1,8 @@
-"""Delivers settlements until the store has them. Off the hot path; the journal has each of them first."""
+"""Delivers settlements until the store has them. Off the hot path; the journal has each of them first.
+
+Each is sent at once, and almost always that is all: its reply is heard without a task. One that is not answered is sent again
+by a task, until the store has it.
+"""
 
 import asyncio
 import logging
@@ -7,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from accounting.settlement import Settlement
 from accounting.store.errors import StoreError, StoreReplyError
@@ -19,6 +23,7 @@ RETRY_S_MAX = 2.0
 DEADLINE_S = 2.0
 RELEASED_MAX = 2000
 RELEASED_S = 35.0  # a lease, and what a release may take to arrive
+_Told: TypeAlias = Callable[[list[int]], None]
 _log = logging.getLogger("bursar")
 
 
@@ -45,19 +50,29 @@ class Settler:
         self.low = 0
         self.trusted_run_id = ""  # the server process that has all that we know to be settled
         self.unsent = 0  # handed to `send`, but not yet on the wire
+        self._keys_of: tuple[str, str] | None = None  # session and day
+        self._keys: tuple[str, ...] = ()
+        self._posted: set[int] = set()  # seqs that were sent at once and not answered yet
+        self._all_heard: asyncio.Future[None] | None = None
         self.pending: dict[int, Settlement] = {}
         self._released: deque[tuple[float, Settlement]] = deque(
             maxlen=RELEASED_MAX
         )  # when, what: some are in no journal
         self.tally = Tally()
 
-    def send(self, item: Settlement, told: Callable[[list[int]], None] | None = None) -> None:
+    def send(self, item: Settlement, told: _Told | None = None) -> None:
         """Deliver in the background; `told` gets used and held of each budget afterwards, if this was the first time."""
         self.pending[item.seq] = item
         if not item.spent.record:
             self._released.append((asyncio.get_running_loop().time(), item))
-        self.unsent += 1
-        self._supervisor.spawn(self._until_known(item, told), name="settle")
+        if not self._post(item, told):
+            self._persevere(item, told)
+
+    async def heard(self) -> None:
+        """Wait until each that was sent at once is answered, or is sent again by a task; DEADLINE_S at most."""
+        if self._posted:
+            self._all_heard = self._all_heard or asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._all_heard}, timeout=2 * DEADLINE_S)
 
     def terminal(self, seq: int) -> None:
         """Note that a seq can never hold anything (again)."""
@@ -68,19 +83,9 @@ class Settler:
 
     async def deliver(self, item: Settlement, sid: str | None = None) -> list[Any]:
         """Apply one settlement now, ours or one of a dead session; twice counts once. Raises StoreError."""
-        owner, key = sid or self._sid, self._store.key
-        keys = [key("s", owner), key("u"), key("day", item.spent.day or "none"), key("g")]
-        for row in item.rows:
-            keys += row[:2]
-        run_id = self._store.run_id
-        # A replay may come before others that the store lost: nothing is known of those.
-        ack = self.low if sid is None and run_id and run_id == self.trusted_run_id else 0
+        keys, args, only_run_id = self._command(item, sid)
         reply: list[Any] = await self._store.run(
-            script("settle"),
-            keys,
-            item.arguments(owner, ack, run_id),
-            deadline_s=DEADLINE_S,
-            only_run_id=run_id if ack else None,
+            script("settle"), keys, args, deadline_s=DEADLINE_S, only_run_id=only_run_id
         )
         return reply
 
@@ -92,9 +97,48 @@ class Settler:
                 with suppress(StoreReplyError):
                     await self.deliver(item)
 
-    async def _until_known(self, item: Settlement, told: Callable[[list[int]], None] | None) -> None:
+    def _command(self, item: Settlement, sid: str | None) -> tuple[list[str], list[str | bytes | int], str | None]:
+        """Return KEYS, ARGV and the only process that may get them (None: any)."""
+        owner, run_id, day = sid or self._sid, self._store.run_id, item.spent.day or "none"
+        if (owner, day) != self._keys_of:
+            key = self._store.key
+            self._keys_of, self._keys = (owner, day), (key("s", owner), key("u"), key("day", day), key("g"))
+        keys = [*self._keys]
+        for row in item.rows:
+            keys += row[:2]
+        # A replay may come before others that the store lost: nothing is known of those.
+        ack = self.low if sid is None and run_id and run_id == self.trusted_run_id else 0
+        return keys, item.arguments(owner, ack, run_id), run_id if ack else None
+
+    def _post(self, item: Settlement, told: _Told | None) -> bool:
+        keys, args, only_run_id = self._command(item, None)
+        seq = item.seq
+
+        def heard(reply: Any) -> None:
+            self._posted.discard(seq)
+            if isinstance(reply, StoreError):
+                self._persevere(item, told)
+            else:
+                self._known_now(item, told, reply)
+            if self._all_heard is not None and not self._posted:
+                self._all_heard.set_result(None)
+                self._all_heard = None
+
+        sent = self._store.post(script("settle"), keys, args, heard, deadline_s=DEADLINE_S, only_run_id=only_run_id)
+        if sent:
+            self._posted.add(seq)
+        return sent
+
+    def _persevere(self, item: Settlement, told: _Told | None) -> None:
+        self.unsent += 1
+        self._supervisor.spawn(self._until_known(item, told), name="settle")
+
+    async def _until_known(self, item: Settlement, told: _Told | None) -> None:
         self.unsent -= 1
-        reply = await self._persist(item)
+        self._known_now(item, told, await self._persist(item))
+
+    def _known_now(self, item: Settlement, told: _Told | None, reply: list[Any] | None) -> None:
+        """Take the store's word for a settlement; None if it rejects it."""
         self.pending.pop(item.seq, None)
         if reply is None:
             self.tally.rejected_total += 1

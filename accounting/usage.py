@@ -5,13 +5,14 @@ that contradict each other are read so that nothing used is lost and nothing is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from accounting.record import record
 
 TOKENS_MAX = 2**40  # far above any call; a larger number is a provider's mistake
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Usage:
     """Tokens of one call. cached, cache_write, audio_input and image_input are parts of input; reasoning and audio_output of output."""
 
@@ -43,11 +44,15 @@ def usage_from_openai(usage: Mapping[str, Any], *, service_tier: str | None = No
     done = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
     details_in = _part(usage, "prompt_tokens_details") or _part(usage, "input_tokens_details")
     details_out = _part(usage, "completion_tokens_details") or _part(usage, "output_tokens_details")
+    total, estimated = _count(usage, "total_tokens"), usage.get("estimated") is True  # ours: a translator had to count
+    if not details_in and not details_out:
+        output = max(done, total - first)
+        return Usage(input=first, output=output, service_tier=service_tier, estimated=estimated)
     reasoning = _count(details_out, "reasoning_tokens")
     cached = min(_count(details_in, "cached_tokens"), first)
     cache_write_1h = min(_count(details_in, "cache_write_1h_tokens"), first - cached)
     cache_write = min(_count(details_in, "cache_write_tokens"), first - cached) - cache_write_1h
-    output = max(done, reasoning, _count(usage, "total_tokens") - first)
+    output = max(done, reasoning, total - first)
     return Usage(
         input=first,
         cached=cached,
@@ -59,17 +64,22 @@ def usage_from_openai(usage: Mapping[str, Any], *, service_tier: str | None = No
         reasoning=min(reasoning, output),
         audio_output=min(_count(details_out, "audio_tokens"), output),
         service_tier=service_tier,
-        estimated=usage.get("estimated") is True,  # our own word for it, where a translator had to count
+        estimated=estimated,
     )
 
 
 def _part(usage: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = usage.get(key)
-    return value if isinstance(value, Mapping) else {}
+    return value if type(value) is dict or isinstance(value, Mapping) else _NONE
 
 
 def _count(usage: Mapping[str, Any], key: str) -> int:
     value = usage.get(key)
+    if type(value) is int and 0 <= value <= TOKENS_MAX:  # nearly always
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= TOKENS_MAX:
         return 0
     return int(value)
+
+
+_NONE: Mapping[str, Any] = {}

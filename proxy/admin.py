@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from aiohttp import web
 
 from accounting.spending import FILTERS, GROUPS
 from accounting.store.errors import StoreError
@@ -16,6 +15,7 @@ from proxy.config.policy import AMOUNT_UNITS
 from proxy.errors import ClientError, bad_body, unavailable
 from proxy.ops import Admin
 from proxy.reporting import report
+from proxy.serving.request import BodyTooLargeError, Request
 from proxy.stored_budgets import BudgetDesk, budgets_of, subject_of
 from proxy.stored_keys import Desk, UnfitError
 
@@ -29,7 +29,7 @@ _ADJUST = ("subject", "unit", "change", "reason", "period")
 def admin_routes(sidecar: "Sidecar") -> Mapping[tuple[str, str], Admin]:
     """Return what serves each (method, path below /admin/v1/)."""
     desk = _AdminDesk(sidecar)
-    serving: dict[tuple[str, str], Callable[[web.BaseRequest], Awaitable[Any]]] = {
+    serving: dict[tuple[str, str], Callable[[Request], Awaitable[Any]]] = {
         ("POST", "drain"): desk.drain,
         ("GET", "budgets"): desk.budgets,
         ("PUT", "budgets"): desk.put_budget,
@@ -46,7 +46,7 @@ def admin_routes(sidecar: "Sidecar") -> Mapping[tuple[str, str], Admin]:
 def _guarded(serve: Admin) -> Admin:
     """Answer what cannot be as a client's error, and a store that is away as 503."""
 
-    async def guarded(request: web.BaseRequest) -> Any:
+    async def guarded(request: Request) -> Any:
         try:
             return await serve(request)
         except UnfitError as error:
@@ -65,26 +65,26 @@ class _AdminDesk:
     def __init__(self, sidecar: "Sidecar") -> None:
         self._sidecar = sidecar
 
-    async def drain(self, request: web.BaseRequest) -> Any:
+    async def drain(self, request: Request) -> Any:
         """POST drain: take no new calls, finish those in flight, end."""
         del request
         self._sidecar.routes.draining = True
         self._sidecar.drain_asked.set()
         return {"status": "draining"}
 
-    async def budgets(self, request: web.BaseRequest) -> Any:
+    async def budgets(self, request: Request) -> Any:
         """GET budgets[?subject=]: all in force, or those of a subject."""
         subject = request.query.get("subject")
         rows = await self._budget_desk.rows(subject_of(subject) if subject else None, self._now_ms())
         return {"object": "list", "data": rows}
 
-    async def put_budget(self, request: web.BaseRequest) -> Any:
+    async def put_budget(self, request: Request) -> Any:
         """PUT budgets with a budget as the file spells it."""
         text = (await _object(request))[1]
         written = await self._budget_desk.put(budgets_of(text, self._sidecar.config), self._now_ms())
         return {"object": "list", "data": await self._budget_desk.rows(written[0].subject, self._now_ms())}
 
-    async def remove_budget(self, request: web.BaseRequest) -> Any:
+    async def remove_budget(self, request: Request) -> Any:
         """DELETE budgets?subject=[&unit=][&period=]."""
         unit = request.query.get("unit")
         gone = await self._budget_desk.remove(
@@ -92,7 +92,7 @@ class _AdminDesk:
         )
         return {"removed": [budget.id for budget in gone]}
 
-    async def adjust(self, request: web.BaseRequest) -> Any:
+    async def adjust(self, request: Request) -> Any:
         """POST budgets/adjust {subject, unit, change, reason[, period]}; the change is text: "-0.50"."""
         body, _ = await _object(request)
         given = _texts(body, _ADJUST)
@@ -105,12 +105,12 @@ class _AdminDesk:
         )
         return {"budget": done["budget"].id, "before": done["before"], "after": done["after"]}
 
-    async def keys(self, request: web.BaseRequest) -> Any:
+    async def keys(self, request: Request) -> Any:
         """GET keys: all, without secrets."""
         del request
         return {"object": "list", "data": await self._key_desk.list(self._now_ms())}
 
-    async def create_key(self, request: web.BaseRequest) -> Any:
+    async def create_key(self, request: Request) -> Any:
         """POST keys {id, user, team, org, tags, models, user_from, expires}: the secret is in this answer only."""
         body, _ = await _object(request)
         expires = body.pop("expires", "never")
@@ -120,12 +120,12 @@ class _AdminDesk:
         key, secret = await self._key_desk.create(body, expires_ms=expires_ms, now_ms=self._now_ms())
         return {"id": key.id, "secret": secret}
 
-    async def revoke_key(self, request: web.BaseRequest) -> Any:
+    async def revoke_key(self, request: Request) -> Any:
         """DELETE keys?id=: end a key."""
         key = await self._key_desk.revoke(_asked(request, "id"), now_ms=self._now_ms())
         return {"id": key.id, "state": "revoked"}
 
-    async def usage(self, request: web.BaseRequest) -> Any:
+    async def usage(self, request: Request) -> Any:
         """GET usage?since=24h&by=user[&user=…]."""
         now_ms = self._now_ms()
         by = request.query.get("by", "model")
@@ -148,14 +148,14 @@ class _AdminDesk:
         return self._sidecar.ledger.now_ms()
 
 
-async def _object(request: web.BaseRequest) -> tuple[dict[str, Any], str]:
+async def _object(request: Request) -> tuple[dict[str, Any], str]:
     """Return the body as an object, and as its text, in which amounts are still exact. Raises ClientError."""
     try:
         text = (await request.read()).decode()
         body = orjson.loads(text)
     except ValueError as error:
         raise bad_body("The body must be a JSON object.") from error
-    except web.HTTPRequestEntityTooLarge as error:
+    except BodyTooLargeError as error:
         raise ClientError(413, "The body is too large.", code="request_too_large") from error
     if not isinstance(body, dict):
         raise bad_body("The body must be a JSON object.")
@@ -169,7 +169,7 @@ def _texts(body: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, str]:
     return dict(body)
 
 
-def _asked(request: web.BaseRequest, name: str) -> str:
+def _asked(request: Request, name: str) -> str:
     value = request.query.get(name)
     if not value:
         raise bad_body(f"Name it in the query: ?{name}=…", name)

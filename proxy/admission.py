@@ -5,6 +5,7 @@ suffices; near it, the tokens are counted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -14,6 +15,7 @@ from accounting.hold import Hold
 from accounting.prices.ceilings import max_output
 from accounting.prices.price import Price
 from accounting.prices.table import PriceBook
+from accounting.record import record
 from accounting.tokens.counter import upper_bound
 from proxy.asked import Asked, unbounded_cost
 from proxy.config.policy import Admission, Limit
@@ -26,7 +28,7 @@ STANDINGS_MAX = 4096
 FAR = 50  # a call whose cheap bound is less than this part of every limit need not be counted exactly
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Terms:
     """What a call may be admitted on. `prices` and `ceilings` belong to the targets, in their order.
 
@@ -59,7 +61,9 @@ class _Standing:
     limits: tuple[tuple[str, Limit], ...]
     at_once: tuple[Draw, ...]
     ceilings: tuple[int, ...]
+    ceiling: int  # the highest of them
     costs: bool  # some budget in USD binds
+    prices: tuple[Price | None, ...] | None  # None: one is not known, and that refuses the call
 
 
 class Admitter:
@@ -86,9 +90,11 @@ class Admitter:
         standing = self._standing(caller, targets)
         if standing.costs and asked.unbounded is not None:
             raise unbounded_cost(asked.unbounded)
-        prices = tuple(self._priced(target, costs=standing.costs) for target in targets)
+        prices = standing.prices
+        if prices is None:  # says which
+            prices = tuple([self._priced(target, costs=standing.costs) for target in targets])
         worst = _worst(asked, prices, input_tokens)
-        wanted, least = self._output(asked, max(standing.ceilings))
+        wanted, least = self._output(asked, standing.ceiling)
         bounded = asked.limit is not None or asked.operation == "embeddings"
         draws, limits = draws_for(standing.budgets, worst) + standing.at_once, rates(standing.limits, worst)
         whole = None
@@ -101,7 +107,9 @@ class Admitter:
             least=least,
             share_permille=0 if bounded else round(self._policy.unbounded_share * 1000),
         )
-        clamps = any(draw.per_output > 0 and draw.budget.binds for draw in draws) or lowered(ask)
+        clamps = bool(ask.rates) and lowered(ask)
+        for draw in draws:
+            clamps = clamps or (draw.per_output > 0 and draw.budget.binds)
         return Terms(
             ask=ask,
             prices=prices,
@@ -123,29 +131,39 @@ class Admitter:
 
     def bound(self, asked: Asked, caller: Caller, targets: Sequence[Target]) -> tuple[Terms, bool]:
         """Return the terms for a bound of the input that costs no counting, and whether that is good enough for this caller."""
-        models = {target.model for target in targets}
-        terms = self.terms(asked, caller, targets, max(upper_bound(asked.operation, asked.body, m) for m in models))
-        if any(rate.what == "tokens" for rate in terms.ask.rates):
-            return terms, False  # nothing of it is given back when the call turns out smaller
-        draws = (d for d in terms.ask.draws if d.budget.binds and _counts_input(d.budget))
-        return terms, all(d.fixed * FAR <= d.budget.limit for d in draws)
+        input_tokens = upper_bound(asked.operation, asked.body, targets[0].model)
+        for target in targets[1:]:
+            input_tokens = max(input_tokens, upper_bound(asked.operation, asked.body, target.model))
+        terms = self.terms(asked, caller, targets, input_tokens)
+        for rate in terms.ask.rates:
+            if rate.what == "tokens":
+                return terms, False  # nothing of it is given back when the call turns out smaller
+        for budget, fixed, _ in terms.ask.draws:
+            if fixed * FAR > budget.limit and budget.binds and _counts_input(budget):
+                return terms, False
+        return terms, True
 
     def _standing(self, caller: Caller, targets: Sequence[Target]) -> _Standing:
-        routes = tuple(target.names for target in targets)
+        routes = tuple([target.names for target in targets])
         known = self._standings.get((caller, routes))
         if known is None:
             if len(self._standings) >= STANDINGS_MAX:  # callers may be as many as there are people
                 self._standings.clear()
-            budgets = tuple(self.budgets(caller, targets))
-            limits = tuple(self._limits.of(caller, routes))
-            known = self._standings[caller, routes] = _Standing(
-                budgets=budgets,
-                limits=limits,
-                at_once=concurrency(limits),
-                ceilings=tuple(self._ceiling(target) for target in targets),
-                costs=any(budget.unit == "usd" and budget.binds for budget in budgets),
-            )
+            known = self._standings[caller, routes] = self._new_standing(caller, targets, routes)
         return known
+
+    def _new_standing(
+        self, caller: Caller, targets: Sequence[Target], routes: tuple[tuple[str, str], ...]
+    ) -> _Standing:
+        budgets, limits = tuple(self.budgets(caller, targets)), tuple(self._limits.of(caller, routes))
+        ceilings = tuple(self._ceiling(target) for target in targets)
+        costs, prices = any(budget.unit == "usd" and budget.binds for budget in budgets), None
+        with suppress(ClientError):
+            prices = tuple(self._priced(target, costs=costs) for target in targets)
+        return _Standing(
+            budgets=budgets, limits=limits, at_once=concurrency(limits), ceilings=ceilings, ceiling=max(ceilings),
+            costs=costs, prices=prices,
+        )  # fmt: skip
 
     def _priced(self, target: Target, *, costs: bool) -> Price | None:
         price = self.price(target)

@@ -1,6 +1,7 @@
 """The headers of an answer: who answered, what is left of the budget, what was lowered or left out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from accounting.charge import Receipt
 from accounting.hold import HeldRow, Hold, RateRow
@@ -38,9 +39,14 @@ def upstream_headers(headers: Mapping[str, str], *, own_rates: bool) -> dict[str
 def budget_headers(rows: Iterable[HeldRow]) -> dict[str, str]:
     """Return what is left of the tightest budget in money and in tokens, after this call's own hold."""
     headers: dict[str, str] = {}
-    shown = [row for row in rows if row.budget.mode != "shadow"]
-    money = min((r for r in shown if r.budget.unit == "usd"), key=lambda r: r.remaining, default=None)
-    tokens = min((r for r in shown if r.budget.unit in _TOKEN_UNITS), key=lambda r: r.remaining, default=None)
+    money = tokens = None
+    for row in rows:
+        if row.budget.mode == "shadow":
+            continue
+        if row.budget.unit == "usd":
+            money = row if money is None or row.remaining < money.remaining else money
+        elif row.budget.unit in _TOKEN_UNITS:
+            tokens = row if tokens is None or row.remaining < tokens.remaining else tokens
     if money is not None:
         headers["x-budget-remaining-usd"] = usd_text(money.remaining)
     if tokens is not None:
@@ -51,9 +57,11 @@ def budget_headers(rows: Iterable[HeldRow]) -> dict[str, str]:
     return headers
 
 
-def rate_headers(rates: Iterable[RateRow]) -> dict[str, str]:
+def rate_headers(rates: Sequence[RateRow]) -> dict[str, str]:
     """Return OpenAI's x-ratelimit headers, of the tightest limit for requests and for tokens."""
     headers: dict[str, str] = {}
+    if not rates:
+        return headers
     for what in ("requests", "tokens"):
         row = min((rate for rate in rates if rate.what == what), key=lambda rate: rate.remaining, default=None)
         if row is not None:
@@ -68,6 +76,8 @@ def cost_header(receipt: Receipt) -> dict[str, str]:
     return {} if receipt.cost_nanousd is None else {"x-bursar-cost-usd": usd_text(receipt.cost_nanousd)}
 
 
+@lru_cache(1024)  # the models of a configuration, and few others
 def header_text(text: str) -> str:
     """Return text that is safe in a header: visible ASCII, all else as `?`."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:1000])
+    text = text[:1000]
+    return text if text.isascii() and text.isprintable() else "".join(c if " " <= c <= "~" else "?" for c in text)

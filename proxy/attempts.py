@@ -9,11 +9,13 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from time import monotonic  # what asyncio's loops tell the time by, without two calls
 
 from accounting.charge import Attempt, Charge
 from accounting.meter import Meter
+from accounting.record import record
 from accounting.tokens.counter import count_input
-from adapters.base import Call, Exchange, Media, UpstreamRequest
+from adapters.base import Call, Media, UpstreamRequest
 from adapters.errors import (
     AdapterError,
     InvalidRequestError,
@@ -29,14 +31,15 @@ from proxy.beginning import Begun
 from proxy.health import REFUSED_S, Health
 from proxy.latency import Latencies
 from proxy.retrying import RetryBudget, blames_target, grant_left, is_far_away, wait_s
-from proxy.upstreams import PATIENT_S, Target
+from proxy.upstreams import PATIENT_S, Target, Upstream
 
 _THINKS = re.compile(r"(^|[/.-])(o\d|gpt-5|gpt-oss|grok-[34]|deepseek-r|qwq)|reason|think|research|magistral|-pro\b")
+_ONLY = (0,)
 
 Fetch = Callable[[str], Awaitable[Media]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Plan:
     """What is to be tried: the request, its targets in order, the terms it was admitted on, and when (Unix seconds)."""
 
@@ -88,8 +91,10 @@ class Trier:
     async def begin(self, plan: Plan, charge: Charge) -> Begun:
         """Return the first answer that begins. Raises the last target's AdapterError."""
         self.retries.earned()
-        total_s = max(target.limits().total for target in plan.targets)
-        course = _Course(plan=plan, charge=charge, granted=plan.terms.granted(charge.hold), until_s=_now_s() + total_s)
+        total_s = max([target.limits().total for target in plan.targets])
+        course = _Course(
+            plan=plan, charge=charge, granted=plan.terms.granted(charge.hold), until_s=monotonic() + total_s
+        )
         order = self._order(plan.targets)
         for turn in range(self.tries):
             for number in order:
@@ -103,24 +108,24 @@ class Trier:
         """Hear how a stream ended: one that broke off speaks against its target as much as one that never began."""
         breaker = self.health.of(begun.target.place)
         if outcome == "upstream_error":
-            breaker.failed(_now_s())
+            breaker.failed(monotonic())
         elif outcome in ("ok", "cut"):
-            breaker.succeeded(_now_s())
+            breaker.succeeded(monotonic())
 
-    def _order(self, targets: Sequence[Target]) -> list[int]:
+    def _order(self, targets: Sequence[Target]) -> Sequence[int]:
         """Put targets last that have no API key fit for use, and leave out those that keep failing."""
         if len(targets) == 1:
-            return [0]
-        now_s = _now_s()
+            return _ONLY
+        now_s = monotonic()
         fit = self.health.order([target.place for target in targets], now_s)
         return sorted(fit, key=lambda number: not targets[number].upstream.keys.ready(now_s))
 
     async def _may_try_again(self, course: _Course, number: int, turn: int) -> bool:
         pause_s, fit = (
             wait_s(course.failures.get(number), turn),
-            self.health.fit(course.plan.targets[number].place, _now_s()),
+            self.health.fit(course.plan.targets[number].place, monotonic()),
         )
-        if not fit or _now_s() + pause_s >= course.until_s or not self.retries.take():
+        if not fit or monotonic() + pause_s >= course.until_s or not self.retries.take():
             course.given_up.add(number)
             return False
         course.repeated = True
@@ -147,7 +152,7 @@ class Trier:
                     raise course.final() from error
                 if is_far_away(error):
                     course.given_up.add(number)
-                if not (concerns_key(error) and target.upstream.keys.ready_without(used, _now_s())):
+                if not (concerns_key(error) and target.upstream.keys.ready_without(used, monotonic())):
                     return None
             else:
                 target.upstream.keys.accepted(key)
@@ -155,7 +160,7 @@ class Trier:
 
     @staticmethod
     def _may_follow(course: _Course, error: UpstreamError) -> bool:
-        if not is_safe(error) or _now_s() >= course.until_s:
+        if not is_safe(error) or monotonic() >= course.until_s:
             return False
         left = grant_left(course.charge.hold, course.plan.terms.ask, course.attempts)
         first = course.charge.hold.granted
@@ -165,7 +170,7 @@ class Trier:
     def _note(self, target: Target, key: int, error: UpstreamError) -> None:
         """Remember what a failure says, of the target or of the API key."""
         self.on_failure(target, error)
-        breaker, keys, now_s = self.health.of(target.place), target.upstream.keys, _now_s()
+        breaker, keys, now_s = self.health.of(target.place), target.upstream.keys, monotonic()
         if blames_target(error):
             breaker.failed(now_s, slow=isinstance(error, UpstreamTimeoutError) and not is_safe(error))
             return
@@ -178,46 +183,44 @@ class Trier:
 
     async def _attempt(self, course: _Course, number: int, key: int) -> Begun:
         plan, target = course.plan, course.plan.targets[number]
-        upstream, asked = target.upstream, course.plan.asked
-        exchange = await self._exchange(course, number)
-        ours = (
-            "x-request-id",
-            course.charge.request_id,
-        )  # so that the provider's logs and ours can be laid side by side
-        request = replace(exchange.request, headers=(*exchange.request.headers, *upstream.headers, ours))
-        request = await upstream.credentials[key].apply(request)
+        upstream, asked = target.upstream, plan.asked
+        call = call_for(plan, number, course.charge.request_id, course.granted)
+        if wanted := upstream.adapter.wanted_media(call):
+            call = replace(call, media={url: await self.fetch(url) for url in wanted})
+        exchange = upstream.adapter.exchange(call)
+        request = await _signed(exchange.request, upstream, key, course.charge.request_id)
         meter = Meter(target.model, lambda: count_input(asked.operation, asked.body, target.model))
         attempt = Attempt(upstream.name, target.model, plan.terms.prices[number], meter, billable=True)
         course.attempts.append(course.charge.begin(attempt))
-        breaker, sent_s = self.health.of(target.place), _now_s()
+        breaker, sent_s = self.health.of(target.place), monotonic()
         breaker.began(sent_s)
-        begun = Begun(target=target, exchange=exchange, attempt=attempt, granted=course.granted)
         try:
-            await _send(begun, request, limits(target, asked, course.until_s - sent_s), stream=asked.stream)
+            times = limits(target, asked, course.until_s - sent_s)
+            response = await sent(upstream.transport, request, times, attempt, whole=not asked.stream)
+            found = await opened(exchange, response, attempt, stream=asked.stream)
         except asyncio.CancelledError:
             breaker.inconclusive()
             raise
+        now_s = monotonic()
         if asked.stream:
             breaker.answered()
         else:
-            breaker.succeeded(_now_s())
-        self.latencies.observed((target.place, asked.stream), _now_s() - sent_s, _now_s())
-        return begun
-
-    async def _exchange(self, course: _Course, number: int) -> Exchange:
-        adapter = course.plan.targets[number].upstream.adapter
-        call = call_for(course.plan, number, course.charge.request_id, course.granted)
-        if wanted := adapter.wanted_media(call):
-            call = replace(call, media={url: await self.fetch(url) for url in wanted})
-        return adapter.exchange(call)
+            breaker.succeeded(now_s)
+        self.latencies.observed((target.place, asked.stream), now_s - sent_s, now_s)
+        return Begun(
+            target=target, exchange=exchange, attempt=attempt, granted=course.granted,
+            answer=found.answer, translator=found.translator, response=found.response, first=found.first,
+        )  # fmt: skip
 
 
-async def _send(begun: Begun, request: UpstreamRequest, timeouts: Timeouts, *, stream: bool) -> None:
-    response = await sent(begun.target.upstream.transport, request, timeouts, begun.attempt)
-    found = await opened(begun.exchange, response, begun.attempt, stream=stream)
-    begun.answer, begun.translator, begun.response, begun.first = (
-        found.answer, found.translator, found.response, found.first,
-    )  # fmt: skip
+async def _signed(asks: UpstreamRequest, upstream: Upstream, key: int, request_id: str) -> UpstreamRequest:
+    """Return the request as it is sent; it bears our id, so that the provider's logs and ours can be laid side by side."""
+    headers = (*asks.headers, *upstream.headers, ("x-request-id", request_id))
+    credentials = upstream.credentials[key]
+    if credentials.fixed is not None:
+        headers = (*headers, *credentials.fixed)
+    request = UpstreamRequest(method=asks.method, url=asks.url, headers=headers, body=asks.body)
+    return request if credentials.fixed is not None else await credentials.apply(request)
 
 
 def limits(target: Target, asked: Asked, left_s: float) -> Timeouts:
@@ -226,7 +229,8 @@ def limits(target: Target, asked: Asked, left_s: float) -> Timeouts:
     first_token_s = own.first_token
     if target.is_patient and (not asked.stream or _thinks(asked, target.model)):
         first_token_s = max(first_token_s, PATIENT_S)
-    return replace(own, first_token=first_token_s, total=min(own.total, max(0.001, left_s)))
+    total_s = min(own.total, max(0.001, left_s))
+    return Timeouts(connect=own.connect, tls=own.tls, first_token=first_token_s, idle=own.idle, total=total_s)
 
 
 def _thinks(asked: Asked, model: str) -> bool:
@@ -257,7 +261,3 @@ def output_limit(asked: Asked, terms: Terms, granted: int, ceiling: int) -> int 
     if asked.limit is not None:
         return granted if granted < asked.limit or (asked.two_limits and terms.clamps) else None
     return min(granted, max(ceiling, asked.thinking + 1)) if terms.clamps else None
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()

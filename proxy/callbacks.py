@@ -78,7 +78,7 @@ class CallbackFeed:
 
     def begun(self, plan: Plan, charge: Charge) -> None:
         """Tell that a call is sent upstream."""
-        if not self.runner.names:
+        if self.runner.idle:
             return
         body, target = plan.asked.body, plan.targets[0]
         kwargs = {
@@ -92,7 +92,7 @@ class CallbackFeed:
 
     def answering(self, begun: Begun, charge: Charge) -> None:
         """Note an answer that has begun: listen to its meter."""
-        known = self._open.get(charge.request_id)
+        known = self._open.get(charge.request_id) if self._open else None
         if known is None:
             return
         if begun.answer is not None:
@@ -108,7 +108,7 @@ class CallbackFeed:
 
     def receipt(self, receipt: Receipt) -> None:
         """Tell of a settled call."""
-        if not (self.runner.names or self._open):
+        if self.runner.idle and not self._open:
             return
         known = self._open.pop(receipt.request_id, None)
         if known is None:

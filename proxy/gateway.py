@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from aiohttp import web
-
 from accounting.charge import Charge, Till, charged
 from accounting.hold import ConfigChangedError, RefusedError
+from accounting.record import record
 from accounting.store.errors import StoreError
 from accounting.supervisor import Supervisor
 from accounting.tokens.counter import count_input, needs_thread
@@ -26,15 +25,18 @@ from proxy.beginning import Begun
 from proxy.cache import AnswerCache, Kept, asks_only_for_speed, headers_of
 from proxy.config.environment import CallDefaults
 from proxy.config.model import Config, Server, Timeouts
-from proxy.edge import let_stall
 from proxy.errors import ClientError, from_adapter, unavailable
 from proxy.outlet import Outlet
 from proxy.principal import Principal
 from proxy.refusals import refusal
 from proxy.retrying import RetryBudget
 from proxy.rules import Rules
+from proxy.serving.request import BodyTooLargeError, Request
+from proxy.serving.response import Answer, Response, StreamedResponse
 from proxy.slices import Slices
-from proxy.streaming import Grant, Relay, read_to_end, tend
+from proxy.streaming import Grant, Relay, read_to_end
+from proxy.telemetry import Telemetry
+from proxy.tending import Tender
 from proxy.upstreams import Target
 
 RULES_TRIES = 3
@@ -45,7 +47,7 @@ _SSE_HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Admitted:
     """A call that may be reserved: everything that admission found out about it."""
 
@@ -82,38 +84,28 @@ class Gateway:
     version: Callable[[], Awaitable[str]]  # of what is stored; raises StoreError
     reload: Callable[[str], Awaitable[None]]  # brings `rules` to at least this version of what is stored
     cache: AnswerCache
-    on_overhead: Callable[[str, float], None]  # phase, seconds that it took
+    telemetry: Telemetry
     streams: set[Relay] = field(default_factory=set)
+    tender: Tender = field(default_factory=Tender)
 
-    async def call(self, request: web.BaseRequest, operation: Operation, request_id: str) -> web.StreamResponse:
+    async def call(self, request: Request, operation: Operation, request_id: str) -> Answer:
         """Serve one POST. Raises ClientError."""
         raw = await self.body(request)
         began_s = asyncio.get_running_loop().time()
         for attempt in range(RULES_TRIES):
-            rules, principal = await self.admit(request.headers)
-            asked = read_request(operation, raw, self.defaults)
-            principal = end_user(principal, request.headers, asked.body)
-            asked = without_user(principal, asked)
-            targets = rules.targets(asked, principal)
-            terms = await self._terms(rules, asked, principal, targets)
-            limited = terms.ask.draws or terms.ask.rates
-            if not limited and attempt + 1 < RULES_TRIES and await self._changed(rules):
+            last = attempt + 1 == RULES_TRIES
+            admitted, rules = await self._admitted(request, operation, raw, request_id, began_s)
+            ask = admitted.terms.ask
+            if not (last or ask.draws or ask.rates) and await self._changed(rules):
                 continue  # the ledger, which would have noticed, is not asked
-            cache_key = self.cache.key(asked, principal, targets, request.headers)
-            admitted = Admitted(
-                request_id=request_id,
-                asked=asked,
-                principal=principal,
-                targets=targets,
-                terms=terms,
-                cache_key=cache_key,
-                began_s=began_s,
-            )
             try:
-                kept = await self.cache.find(cache_key, request.headers, self.till.ledger.now_ms())
-                return await (self._charged(request, admitted) if kept is None else self._kept(admitted, kept))
+                if admitted.cache_key is not None:
+                    kept = await self.cache.find(admitted.cache_key, request.headers, self.till.ledger.now_ms())
+                    if kept is not None:
+                        return await self._kept(admitted, kept)
+                return await self._charged(request, admitted)
             except ConfigChangedError as error:
-                if attempt + 1 == RULES_TRIES:
+                if last:
                     raise refusal(error) from error
                 await self._catch_up(error.version)
             except RefusedError as error:
@@ -121,6 +113,29 @@ class Gateway:
             except StoreError as error:
                 raise _store_away() from error
         raise AssertionError("unreachable")
+
+    async def _admitted(
+        self, request: Request, operation: Operation, raw: bytes, request_id: str, began_s: float
+    ) -> tuple[Admitted, Rules]:
+        """Return the call as it may be reserved, and the rules that say so. Raises ClientError."""
+        rules, headers = self.rules, request.headers
+        try:
+            principal = rules.gate.admit(headers, self.till.ledger.now_ms())
+        except ClientError:
+            rules, principal = await self.admit(headers)
+        asked = read_request(operation, raw, self.defaults)
+        if principal.user_from is not None:
+            principal = end_user(principal, headers, asked.body)
+            asked = without_user(principal, asked)
+        targets = rules.targets(asked, principal)
+        terms, far = rules.admitter.bound(asked, principal.caller, targets)
+        if not far:
+            terms = await self._counted(rules, asked, principal, targets, terms)
+        admitted = Admitted(
+            request_id=request_id, asked=asked, principal=principal, targets=targets, terms=terms,
+            cache_key=self.cache.key(asked, principal, targets, headers), began_s=began_s,
+        )  # fmt: skip
+        return admitted, rules
 
     async def _catch_up(self, version: str) -> None:
         """Read anew what is stored. Raises ClientError when the store went away in between."""
@@ -166,35 +181,37 @@ class Gateway:
                 await self.reload(version)
         return self.rules is not rules
 
-    async def body(self, request: web.BaseRequest) -> bytes:
+    async def body(self, request: Request) -> bytes:
         """Return the body, within its limits. Raises ClientError 408, 413, 415."""
         if request.headers.get("content-encoding", "identity") != "identity":
             raise ClientError(415, "Content-Encoding is not supported for requests; send the body as it is.")
-        too_large = ClientError(
-            413, f"The body is larger than {self.server.max_body_bytes} bytes.", code="request_too_large"
-        )
         if (request.content_length or 0) > self.server.max_body_bytes:
-            raise too_large  # before a byte of it is read
+            raise self._too_large()  # before a byte of it is read
         try:
-            if request.content.is_eof():  # it came with the head, as most do
+            if request.complete:  # it came with the head, as most do
                 return await request.read()
             async with asyncio.timeout(self.server.body_seconds):
                 return await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise too_large from error
+        except BodyTooLargeError as error:
+            raise self._too_large() from error
         except TimeoutError as error:
             late = ClientError(408, "The body did not arrive in time.", code="request_timeout")
             late.close = True
             raise late from error
 
-    async def _terms(self, rules: Rules, asked: Asked, principal: Principal, targets: list[Target]) -> Terms:
-        terms, far = rules.admitter.bound(asked, principal.caller, targets)
-        if far:
-            return terms
+    async def _counted(
+        self, rules: Rules, asked: Asked, principal: Principal, targets: list[Target], terms: Terms
+    ) -> Terms:
+        """Return the terms for the input as it is, where its bound is too near to a limit."""
         counts = [await _counted(asked, model) for model in {target.model for target in targets}]
         return rules.admitter.terms(asked, principal.caller, targets, min(terms.input_tokens, max(counts)))
 
-    async def _charged(self, request: web.BaseRequest, admitted: Admitted) -> web.StreamResponse:
+    def _too_large(self) -> ClientError:
+        return ClientError(
+            413, f"The body is larger than {self.server.max_body_bytes} bytes.", code="request_too_large"
+        )
+
+    async def _charged(self, request: Request, admitted: Admitted) -> Answer:
         asked, caller, terms = admitted.asked, admitted.principal.caller, admitted.terms
         async with charged(
             self.till,
@@ -204,8 +221,8 @@ class Gateway:
             model=asked.model,
             notes=admitted.notes(),
         ) as charge:
-            self.on_overhead("admission", charge.began_s - admitted.began_s)
-            self.on_overhead("reserve", asyncio.get_running_loop().time() - charge.began_s)
+            self.telemetry.admission.note(charge.began_s - admitted.began_s)
+            self.telemetry.reserve.note(asyncio.get_running_loop().time() - charge.began_s)
             plan = Plan(asked=asked, targets=admitted.targets, terms=terms, created=int(time.time()))  # noqa: TID251 - `created` is wall time
             try:
                 begun = await self.trier.begin(plan, charge)
@@ -215,7 +232,7 @@ class Gateway:
             except asyncio.CancelledError:
                 charge.outcome = "disconnect"
                 raise
-            let_stall(request, self._stall_s(begun.target))
+            request.protocol.stall_s = self._stall_s(begun.target)
             clamped = begun.granted if terms.clamps and begun.granted < terms.wanted else None
             headers = answer_headers(admitted.request_id, begun, charge.hold, clamped=clamped)
             if begun.answer is not None:
@@ -227,10 +244,10 @@ class Gateway:
                         admitted.cache_key, begun.target, begun.answer.body, self.till.ledger.now_ms()
                     )
                     self.supervisor.spawn(keeping, name="keep")
-                return web.Response(body=begun.answer.body, headers=headers, content_type="application/json")
+                return Response(body=begun.answer.body, headers=headers, content_type="application/json")
             return await self._stream(request, admitted, charge, begun, headers)
 
-    async def _kept(self, admitted: Admitted, kept: Kept) -> web.StreamResponse:
+    async def _kept(self, admitted: Admitted, kept: Kept) -> Answer:
         """Answer from the cache: no provider is asked, nothing is spent."""
         caller, ask = admitted.principal.caller, asks_only_for_speed(admitted.terms.ask)
         async with charged(
@@ -243,14 +260,14 @@ class Gateway:
         ) as charge:
             await charge.finish("cached")
             headers = {"x-request-id": admitted.request_id, **headers_of(kept), **rate_headers(charge.hold.rates)}
-            return web.Response(body=kept.body, headers=headers, content_type="application/json")
+            return Response(body=kept.body, headers=headers, content_type="application/json")
 
     async def _stream(
-        self, request: web.BaseRequest, admitted: Admitted, charge: Charge, begun: Begun, headers: dict[str, str]
-    ) -> web.StreamResponse:
+        self, request: Request, admitted: Admitted, charge: Charge, begun: Begun, headers: dict[str, str]
+    ) -> Answer:
         assert begun.response is not None
         headers |= upstream_headers(begun.response.headers, own_rates=bool(charge.hold.rates)) | _SSE_HEADERS
-        response = web.StreamResponse(headers=headers)
+        response = StreamedResponse(headers=headers)
         asked, terms = admitted.asked, admitted.terms
         grant, more = Grant.of(begun.granted, asked.choices, begun.target.model, clamps=terms.clamps), None
         if charge.hold.reserved and begun.granted > charge.hold.granted:
@@ -258,21 +275,19 @@ class Gateway:
             grant, more = slices.grant(), slices.more
         relay = Relay(begun, charge, grant, Outlet(request, response), more)
         self.streams.add(relay)
-        tending = None
         charge.outcome = "disconnect"  # unless it comes to its end
         try:
             await response.prepare(request)
-            tending = self.supervisor.spawn(self._tend(relay, begun.target, request, response), name="tend")
+            self._tend(relay, begun.target, request)
             charge.outcome = await relay.run()
             await response.write_eof()
         except ConnectionError:
             charge.outcome = "disconnect"
         finally:
-            if tending is not None:
-                tending.cancel()
+            self.tender.discard(relay)
             self.streams.discard(relay)
             self.trier.ended(begun, charge.outcome)
-            if charge.outcome == "ok":
+            if charge.outcome == "ok" and not begun.response.ended:
                 self.supervisor.spawn(read_to_end(begun.response), name="read to end")
             else:
                 begun.response.close()
@@ -281,14 +296,13 @@ class Gateway:
     def _stall_s(self, target: Target) -> float:
         return target.write_stall_s or self.timeouts.write_stall_s
 
-    async def _tend(self, relay: Relay, target: Target, request: web.BaseRequest, response: web.StreamResponse) -> None:
+    def _tend(self, relay: Relay, target: Target, request: Request) -> None:
         def abort() -> None:
             if request.transport is not None:
                 request.transport.abort()
 
-        comment_s, stall_s = self.server.keepalive_comment_s, self._stall_s(target)
-        with suppress(ConnectionError):
-            await tend(relay, response.write, comment_s=comment_s, stall_s=stall_s, abort=abort)
+        stall_s = self._stall_s(target)
+        self.tender.add(relay, comment_s=self.server.keepalive_comment_s, stall_s=stall_s, abort=abort)
 
 
 def _store_away() -> ClientError:

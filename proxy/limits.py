@@ -35,7 +35,7 @@ class LimitBook:
 
 def rates(limits: Iterable[tuple[str, Limit]], worst: Worst) -> tuple[Rate, ...]:
     """Return the limits per minute that a call counts against."""
-    found = []
+    found: list[Rate] = []
     for subject, limit in limits:
         if limit.rpm is not None:
             found.append(Rate(subject=subject, what="requests", limit=limit.rpm, fixed=1, per_output=0))

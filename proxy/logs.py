@@ -10,12 +10,17 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import FrameType
-from typing import TextIO
+from typing import TextIO, TypeAlias
 
 import orjson
+
+Fields: TypeAlias = Mapping[str, object]
 
 HELD_S = 0.2
 HELD_BYTES = 32 * 1024
@@ -26,25 +31,31 @@ _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | 
 class JsonLines(logging.Formatter):
     """One JSON object per line: no text can forge a second line."""
 
+    def line(self, at_s: float, level: str, message: str, fields: Fields) -> str:
+        """Return the line of what happened at that Unix time."""
+        entry = {"at": f"{_second(int(at_s), '%Y-%m-%dT%H:%M:%S')}.{int(at_s % 1 * 1000):03d}+00:00", "level": level}
+        return orjson.dumps({**entry, "message": message, **fields}, default=str).decode()
+
     def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **_fields(record),
-        }
+        fields = _fields(record)
         if record.exc_info:
-            entry["trace"] = self.formatException(record.exc_info)
-        return orjson.dumps(entry, default=str).decode()
+            fields["trace"] = self.formatException(record.exc_info)
+        return self.line(record.created, record.levelname.lower(), record.getMessage(), fields)
 
 
 class TextLines(logging.Formatter):
     """`12:00:01 info call request_id=req_… outcome=ok …`"""
 
+    def line(self, at_s: float, level: str, message: str, fields: Fields) -> str:
+        """Return the line of what happened at that Unix time."""
+        words = [_second(int(at_s), "%H:%M:%S"), level, _plain(message)]
+        for name, value in fields.items():
+            if value is not None:
+                words.append(f"{name}={value if type(value) is int else _plain(str(value))}")
+        return " ".join(words)
+
     def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
-        fields = " ".join(f"{name}={_plain(value)}" for name, value in _fields(record).items() if value is not None)
-        line = f"{at} {record.levelname.lower()} {_plain(record.getMessage())} {fields}".rstrip()
+        line = self.line(record.created, record.levelname.lower(), record.getMessage(), _fields(record))
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -75,9 +86,13 @@ class HeldLines(logging.Handler):
         except Exception:  # noqa: BLE001 - as every handler does: a bad line must not end a call
             self.handleError(record)
             return
+        self.take(line, hurry=record.levelno >= logging.WARNING)
+
+    def take(self, line: str, *, hurry: bool = False) -> None:
+        """Take a line that is formatted already."""
         self._lines.append(line)
         self._held_bytes += len(line)
-        if record.levelno >= logging.WARNING or self._held_bytes >= HELD_BYTES or self._ended.is_set():
+        if hurry or self._held_bytes >= HELD_BYTES or self._ended.is_set():
             self.flush()
         elif not self._some.is_set():
             self._some.set()
@@ -108,6 +123,19 @@ class HeldLines(logging.Handler):
         while self._some.wait() and not self._ended.wait(self._held_s):
             self._some.clear()  # before: a line that comes meanwhile sets it again
             self.flush()
+
+
+def tell(log: logging.Logger, message: str, fields: Fields) -> None:
+    """Write an info line as `log.info(message, extra=fields)` does, at a fifth of the price where this process logs as we set it up."""
+    if not log.isEnabledFor(logging.INFO):
+        return
+    handlers = logging.root.handlers
+    handler = handlers[0] if len(handlers) == 1 else None
+    formatter = handler.formatter if isinstance(handler, HeldLines) else None
+    if isinstance(handler, HeldLines) and isinstance(formatter, JsonLines | TextLines):
+        handler.take(formatter.line(time.time(), "info", message, fields))  # noqa: TID251 - a log tells wall time
+    else:
+        log.info(message, extra=fields)
 
 
 def set_up(level: str, style: str) -> None:
@@ -145,6 +173,11 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
 
 
-def _plain(value: object) -> str:
-    text = str(value)
+@lru_cache(1024)  # names come again and again
+def _plain(text: str) -> str:
     return text if text.isprintable() else ascii(text)[1:-1]
+
+
+@lru_cache(4)
+def _second(at_s: int, form: str) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime(form)

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from proxy.errors import ClientError, method_not_allowed, unauthorised, unknown_url
+from proxy.serving.request import Request
+from proxy.serving.response import Answer, Response
 
 METRICS_KEPT_S = 1.0
-Admin = Callable[[web.BaseRequest], Awaitable[Any]]
+Admin = Callable[[Request], Awaitable[Any]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,11 +31,11 @@ class Ops:
     _metrics: bytes = b""
     _metrics_at_s: float = -1e9
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: Request) -> Answer:
         """Answer one request."""
         return await answered(self._dispatch(request))
 
-    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _dispatch(self, request: Request) -> Answer:
         path = request.path
         if path.startswith("/admin/v1/") and self.admin_token:
             return await self._admin(request, path.removeprefix("/admin/v1/"))
@@ -49,7 +50,7 @@ class Ops:
             status = "not ready" if missing else "ok"
             told = {"status": status, "checks": missing, "upstreams": self.details()}
             return json_response(503 if missing else 200, told)
-        return web.Response(body=await self._scrape(), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(body=await self._scrape(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def _scrape(self) -> bytes:
         """Render in a thread, at most once a second: thousands of series would hold up the streams."""
@@ -60,7 +61,7 @@ class Ops:
             self._metrics_at_s = now_s
         return self._metrics
 
-    async def _admin(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+    async def _admin(self, request: Request, path: str) -> Answer:
         authorise(request, self.admin_token)
         serve = self.admin.get((request.method, path.rstrip("/")))
         if serve is None:
@@ -68,23 +69,21 @@ class Ops:
         return json_response(200, await serve(request))
 
 
-async def answered(answer: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+async def answered(answer: Awaitable[Answer]) -> Answer:
     """Return the answer, or the error that it came to."""
     try:
         return await answer
     except ClientError as error:
-        return web.Response(
-            status=error.status, body=error.body(), headers=error.headers, content_type="application/json"
-        )
+        return Response(status=error.status, body=error.body(), headers=error.headers, content_type="application/json")
 
 
-def authorise(request: web.BaseRequest, admin_token: str) -> None:
+def authorise(request: Request, admin_token: str) -> None:
     """Let only those through who have the token. Raises ClientError 401."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), admin_token.encode()):
         raise unauthorised("The admin interface wants its own bearer token (ops.admin_token).")
 
 
-def json_response(status: int, body: Any) -> web.Response:
+def json_response(status: int, body: Any) -> Response:
     """Return a JSON answer."""
-    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
+    return Response(status=status, body=orjson.dumps(body), content_type="application/json")

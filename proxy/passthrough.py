@@ -7,8 +7,6 @@ nothing is counted, so on a hard cost budget a path without a price is refused.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from aiohttp import web
-
 from accounting.charge import Attempt, charged
 from accounting.hold import ConfigChangedError, RefusedError
 from accounting.meter import Meter
@@ -25,6 +23,8 @@ from proxy.gateway import RULES_TRIES, Gateway
 from proxy.paths import Path
 from proxy.principal import Principal
 from proxy.refusals import refusal
+from proxy.serving.request import Request
+from proxy.serving.response import StreamedResponse
 from proxy.upstreams import Upstream
 
 _FORWARDED = ("content-type", "accept", "openai-beta")
@@ -35,7 +35,7 @@ _RETURNED = ("content-type", "content-disposition", "openai-processing-ms", "ret
 Listed = Callable[[], Awaitable[tuple[Path, Principal]]]
 
 
-async def relay(gateway: Gateway, request: web.BaseRequest, listed: Listed, request_id: str) -> web.StreamResponse:
+async def relay(gateway: Gateway, request: Request, listed: Listed, request_id: str) -> StreamedResponse:
     """Serve one such call; `listed` tells its path and caller, and is asked again when what is stored has changed. Raises ClientError."""
     body = await gateway.body(request)
     try:
@@ -54,8 +54,8 @@ async def relay(gateway: Gateway, request: web.BaseRequest, listed: Listed, requ
 
 
 async def _paid(
-    gateway: Gateway, request: web.BaseRequest, body: bytes, listed: tuple[Path, Principal], request_id: str
-) -> web.StreamResponse:
+    gateway: Gateway, request: Request, body: bytes, listed: tuple[Path, Principal], request_id: str
+) -> StreamedResponse:
     path, principal = listed
     upstream, price, caller = path.upstream, path.price, principal.caller
     nanousd = price.nanousd if price else None
@@ -101,24 +101,22 @@ async def _answer(asked: UpstreamRequest, upstream: Upstream, attempt: Attempt) 
     return answer, first
 
 
-def _asked(request: web.BaseRequest, body: bytes, upstream: Upstream) -> UpstreamRequest:
-    tail = request.rel_url.raw_path.removeprefix("/v1")
-    query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
+def _asked(request: Request, body: bytes, upstream: Upstream) -> UpstreamRequest:
+    tail = request.raw_path.removeprefix("/v1")
+    query = f"?{request.raw_query}" if request.raw_query else ""
     headers = tuple((name, request.headers[name]) for name in _FORWARDED if name in request.headers)
     url = upstream.endpoint.base_url + tail + query
     return UpstreamRequest(method=request.method, url=url, headers=(*headers, *upstream.headers), body=body)
 
 
-def _response(answer: UpstreamResponse, upstream: Upstream, request_id: str) -> web.StreamResponse:
-    response = web.StreamResponse(status=answer.status, headers=_returned(answer.headers))
+def _response(answer: UpstreamResponse, upstream: Upstream, request_id: str) -> StreamedResponse:
+    response = StreamedResponse(status=answer.status, headers=_returned(answer.headers))
     response.headers["x-bursar-provider"] = upstream.name
     response.headers.setdefault("x-request-id", request_id)
     return response
 
 
-async def _whole(
-    first: bytes, answer: UpstreamResponse, request: web.BaseRequest, response: web.StreamResponse
-) -> bool:
+async def _whole(first: bytes, answer: UpstreamResponse, request: Request, response: StreamedResponse) -> bool:
     """Relay the body, of which `first` has been read; False if it broke off. Then the connection is cut: behind a head, nothing else can say so."""
     try:
         if first:

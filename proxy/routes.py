@@ -3,14 +3,11 @@
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import unquote
 
 import orjson
-from aiohttp import web
 
 from accounting.reading import Reader
 from accounting.store.errors import StoreError
@@ -23,6 +20,8 @@ from proxy.passthrough import relay
 from proxy.paths import Path
 from proxy.places import Places
 from proxy.principal import Principal
+from proxy.serving.request import Request
+from proxy.serving.response import Answer, Response
 from proxy.telemetry import Telemetry
 
 CALLS: dict[str, Operation] = {
@@ -45,7 +44,7 @@ class Routes:
     telemetry: Telemetry
     draining: bool = False
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: Request) -> Answer:
         """Answer one request; every ClientError becomes its answer here, and nowhere else."""
         request_id = "req_" + os.urandom(12).hex()
         try:
@@ -55,17 +54,17 @@ class Routes:
             headers = {**error.headers, "x-request-id": error.headers.get("x-request-id", request_id)}
             if error.close or self.draining:
                 headers["connection"] = "close"
-            response = web.Response(
-                status=error.status, body=error.body(), headers=headers, content_type="application/json"
+            return Response(
+                status=error.status,
+                body=error.body(),
+                headers=headers,
+                content_type="application/json",
+                close=error.close,
             )
-            if error.close:
-                response.force_close()
-            return response
 
-    async def _dispatch(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+    async def _dispatch(self, request: Request, request_id: str) -> Answer:
         path, method = request.path.rstrip("/") or "/", request.method
-        operation = CALLS.get(path)
-        if operation is not None:
+        if (operation := CALLS.get(path)) is not None:
             if method != "POST":
                 raise method_not_allowed(method, "POST")
             return await self._call(request, operation, request_id)
@@ -79,40 +78,45 @@ class Routes:
         if method not in ("GET", "HEAD"):
             raise method_not_allowed(method, "GET")
         body = await serve(request, await self._caller(request))
-        return web.Response(
-            body=orjson.dumps(body), content_type="application/json", headers={"x-request-id": request_id}
-        )
+        return Response(body=orjson.dumps(body), content_type="application/json", headers={"x-request-id": request_id})
 
-    async def _call(self, request: web.BaseRequest, operation: Operation, request_id: str) -> web.StreamResponse:
-        await self._received(request)
-        async with self._place():
+    async def _call(self, request: Request, operation: Operation, request_id: str) -> Answer:
+        if self.draining or not request.complete:
+            await self._received(request)
+        await self._take_place()
+        try:
             return await self.gateway.call(request, operation, request_id)
+        finally:
+            self._give_place()
 
-    async def _received(self, request: web.BaseRequest) -> None:
+    async def _received(self, request: Request) -> None:
         """Wait for the body before a place is taken, so that a slow client holds none; a stranger's is not waited for."""
         if self.draining:
             raise unavailable("This Bursar is shutting down.", code="draining", close=True)
-        if not request.content.is_eof():
+        if not request.complete:
             await self.gateway.admit(request.headers)
             await self.gateway.body(request)  # the request keeps it
 
-    async def _caller(self, request: web.BaseRequest, *, ask_store: bool = True) -> Principal:
+    async def _caller(self, request: Request, *, ask_store: bool = True) -> Principal:
         """Who asks, and for which of its end users if a header says so."""
         _, principal = await self.gateway.admit(request.headers, ask_store=ask_store)
         named = (principal.user_from or "").startswith("header:")
         return end_user(principal, request.headers, {}) if named else principal
 
-    async def _other(self, request: web.BaseRequest, path: str, request_id: str) -> web.StreamResponse:
+    async def _other(self, request: Request, path: str, request_id: str) -> Answer:
         """Serve a path that is listed under `passthrough`."""
         paths = self.gateway.rules.paths
         if not paths.covers(path):
             raise unknown_url(request.method, path)
         await self._listed(request, path, ask_store=False)  # so that a stranger's body is not waited for
         await self._received(request)
-        async with self._place():
+        await self._take_place()
+        try:
             return await relay(self.gateway, request, partial(self._listed, request, path), request_id)
+        finally:
+            self._give_place()
 
-    async def _listed(self, request: web.BaseRequest, path: str, *, ask_store: bool = True) -> tuple[Path, Principal]:
+    async def _listed(self, request: Request, path: str, *, ask_store: bool = True) -> tuple[Path, Principal]:
         """Return the entry that covers the path for this caller, and the caller. Raises ClientError."""
         principal = await self._caller(request, ask_store=ask_store)
         listed = self.gateway.rules.paths.find(path, principal)
@@ -120,24 +124,22 @@ class Routes:
             raise unknown_url(request.method, path)
         return listed, principal
 
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def _take_place(self) -> None:
         if self.draining:
             raise unavailable("This Bursar is shutting down.", code="draining", close=True)
         await self.places.take()
-        self.telemetry.in_flight(1)
-        try:
-            yield
-        finally:
-            self.telemetry.in_flight(-1)
-            self.places.give()
+        self.telemetry.flying += 1
 
-    async def _models(self, request: web.BaseRequest, principal: Principal) -> dict[str, object]:
+    def _give_place(self) -> None:
+        self.telemetry.flying -= 1
+        self.places.give()
+
+    async def _models(self, request: Request, principal: Principal) -> dict[str, object]:
         names = [name for name in self.gateway.rules.router.names() if principal.may_use(name)]
         return {"object": "list", "data": [self._model_row(name) for name in names]}
 
-    async def _model(self, request: web.BaseRequest, principal: Principal) -> dict[str, object]:
-        name = unquote(request.rel_url.raw_path.removeprefix("/v1/models/"))
+    async def _model(self, request: Request, principal: Principal) -> dict[str, object]:
+        name = unquote(request.raw_path.removeprefix("/v1/models/"))
         if not principal.may_use(name) or not self.gateway.rules.router.providers(name):
             raise model_not_found(name)
         return self._model_row(name)
@@ -146,7 +148,7 @@ class Routes:
         providers = self.gateway.rules.router.providers(name)
         return {"id": name, "object": "model", "created": _STARTED, "owned_by": providers[0] if providers else "bursar"}
 
-    async def _budget(self, request: web.BaseRequest, principal: Principal) -> dict[str, object]:
+    async def _budget(self, request: Request, principal: Principal) -> dict[str, object]:
         rules = self.gateway.rules
         budgets = rules.admitter.budgets(principal.caller, ())
         try:

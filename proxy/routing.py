@@ -20,6 +20,7 @@ from proxy.config.providers import ProviderTimeouts
 from proxy.latency import Latencies
 from proxy.upstreams import Target, Upstreams
 
+NAMES_KNOWN_MAX = 1024
 _NOBODY = Caller()
 
 
@@ -39,19 +40,26 @@ class Router:
         self._patterns = [(_compiled(name), spread_of(models[name])) for name in patterns]
         self._chance = chance or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._latencies = latencies or Latencies()
+        self._single: dict[str, list[Target]] = {}  # of names that lead to one place, whoever calls
 
     def names(self) -> list[str]:
         """Return the model names that can be listed: those without a wildcard."""
         return sorted(self._exact)
 
     def targets(self, model: str, caller: Caller = _NOBODY, *, stream: bool = False) -> list[Target]:
-        """Return where to try, first the best; empty if no entry fits."""
+        """Return where to try, first the best; empty if no entry fits. It is not to be changed."""
+        if (single := self._single.get(model)) is not None:
+            return single
         spread, star = self._find(model)
         if spread is None:
             return []
         stick_to = _stick_to(spread, caller)
         found = [self._target(target.to, star, model, spread, stick_to) for target in spread.targets]
         if len(found) == 1:
+            if stick_to is None and spread.sticky is None:
+                if len(self._single) >= NAMES_KNOWN_MAX:  # names come from the wire
+                    self._single.clear()
+                self._single[model] = found
             return found
         return [found[number] for number in self._order(spread, found, stick_to, stream=stream)]
 

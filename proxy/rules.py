@@ -30,7 +30,10 @@ class Rules:
         if not principal.may_use(asked.model):
             raise model_not_found(asked.model)
         targets = self.router.targets(asked.model, principal.caller, stream=asked.stream)
-        targets = [target for target in targets if asked.operation in target.upstream.adapter.operations]
+        for target in targets:
+            if asked.operation not in target.upstream.adapter.operations:
+                targets = [target for target in targets if asked.operation in target.upstream.adapter.operations]
+                break
         if not targets:
             raise model_not_found(asked.model)
         return targets

@@ -196,7 +196,7 @@ class Sidecar:
             timeouts=config.timeouts,
             defaults=self.defaults,
             version=self.stored.version,
-            on_overhead=self.telemetry.overhead_of,
+            telemetry=self.telemetry,
             reload=self.reload,
             cache=AnswerCache(self.store, config.cache),
         )
@@ -259,6 +259,7 @@ class Sidecar:
         for task in self._background:
             task.cancel()
         self.ledger.give_up_escrows()
+        await self.ledger.settler.heard()
         left = await self.supervisor.drain(5.0)
         if left:
             _log.warning("%d background tasks did not end in time", left)
@@ -266,7 +267,7 @@ class Sidecar:
     async def _meet_store(self) -> None:
         """Connect if the store is there; if not, start all the same: each budget has its own policy for that."""
         self.store.hard = any(budget.mode == "hard" for budget in self.config.budgets)
-        self.store.on_latency = self.telemetry.store_latency.observe
+        self.store.on_latency = self.telemetry.store_latency.note
         try:
             await self.ledger.start(STORE_START_S)
             self._stored = await self.stored.read()
@@ -281,6 +282,7 @@ class Sidecar:
         """See changes of what is stored, also when no call comes that would notice."""
         while True:
             await asyncio.sleep(POLL_S)
+            self.telemetry.fold()
             with contextlib.suppress(StoreError):
                 await self.reload(await self.stored.version())
 

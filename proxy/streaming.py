@@ -25,8 +25,6 @@ LEFT_MIN = 4  # tokens of text, before the next look at the grant
 END_BYTES_MAX = 64 * 1024
 END_S = 1.0
 
-Write = Callable[[bytes], Awaitable[None]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
@@ -66,6 +64,7 @@ class Relay:
         self._free = 0  # so much may be untaken before the meter must be asked
         self._look_at = 0  # `_seen` from which on the grant may have been passed
         self._rest = b""
+        self._is_past = False  # the grant was passed while the task waited
         self._ended_by: UpstreamError | None = None
         self.outcome = "ok"
         self.at_boundary = True  # the client has whole events only: a comment may be put in
@@ -87,6 +86,11 @@ class Relay:
         self._ended_by = error
         self._response.close()
 
+    def comment(self) -> None:
+        """Write a comment, unless the client is in the middle of an event or does not read."""
+        if self.at_boundary and self._outlet.ready:
+            self._outlet.put(KEEPALIVE)
+
     async def _pieces(self) -> None:
         translator = self._translator
         out, self._begun.first = self._begun.first, b""  # it may be large, and the client may take its time
@@ -99,17 +103,16 @@ class Relay:
                     await self._end_here()
                     return
                 await self._send(out)
-                if (
-                    self._grant.tokens is not None
-                    and self._seen() >= self._look_at
-                    and await self._passed(self._grant.tokens)
-                ):
+                if self._may_be_past() and await self._passed():
                     await self._end_here()
                     return
                 self._free = self._surely_free()
             try:
                 piece = self._slice(self._rest or await self._response.next_piece())
             except UpstreamError as error:
+                if self._is_past:
+                    await self._end_here()
+                    return
                 translator.error = self._ended_by or error
                 out = b""
                 continue
@@ -119,12 +122,32 @@ class Relay:
                 return
 
     def _at_once(self, piece: bytes) -> bool:
-        """Relay a piece without waking the task, if that takes no waiting and no counting; else do nothing."""
+        """Relay a piece without waking the task, if that takes no waiting; else do nothing."""
         outlet = self._outlet
-        if self._lapsed() or not (outlet.ready and self.at_boundary and self._translator.passes(piece, self._free)):
+        if self._lapsed() or not (outlet.ready and self.at_boundary):
             return False
-        outlet.put(piece)
+        if self._translator.passes(piece, self._free):
+            outlet.put(piece)
+            self.wrote += 1
+            return True
+        return self._counted_at_once(piece)
+
+    def _counted_at_once(self, piece: bytes) -> bool:
+        """Relay a piece after which the tokens must be counted, or a note be made, if that can be done here."""
+        relayed, translator = self._relayed, self._translator
+        if self._more is not None or len(piece) > SLICE_BYTES_MIN or not relayed.counts_at_once:
+            return False
+        if not translator.passes(piece, UNTAKEN_MAX):
+            return False
+        if (translator.untaken or 0) > relayed.room:
+            self._observe()
+            relayed.note_at_once()
+        self._outlet.put(piece)
         self.wrote += 1
+        if self._may_be_past() and self._passed_at_once():
+            self._is_past = True
+            self._response.close()  # so the task wakes, and ends the stream here
+        self._free = self._surely_free()
         return True
 
     def _surely_free(self) -> int:
@@ -221,53 +244,53 @@ class Relay:
         """Return what grows by one at least with each token, and with each chunk."""
         return self._meter.output.bytes + self._meter.chunks + (self._translator.untaken or 0)
 
-    async def _passed(self, granted: int) -> bool:
-        """Count, unless it is surely too early for that; True once what was relayed is more than the grant."""
-        self._observe()
-        meter, most = self._meter, granted + self._grant.slack
-        left = most - meter.chunks
-        if meter.worth_counting(most):
-            left = most - await self._relayed.counted()
-        elif self._more is not None:
-            left = most - await self._strictly(most)
-        while left < 0 and self._more is not None and (grant := await self._more()) is not None:
-            used, most = most - left, (grant.tokens or 0) + grant.slack
-            self._grant, left = grant, most - used
-        self._look_at = self._seen() + max(LEFT_MIN, left)
-        return left < 0
+    def _may_be_past(self) -> bool:
+        """Whether the grant may have been passed, so that it is time to look."""
+        return self._grant.tokens is not None and self._seen() >= self._look_at
 
-    async def _strictly(self, most: int) -> int:
-        """Return no less than what the provider may bill so far: what is held must cover it, and grows in time."""
+    async def _passed(self) -> bool:
+        """Look, and have more if that can be had; True once what was relayed is more than the grant."""
+        self._observe()
+        most = self._most()
+        if self._must_count(most):
+            await self._relayed.counted()
+        used = self._used(most)
+        while used > most and self._more is not None and (grant := await self._more()) is not None:
+            self._grant = grant
+            most = self._most()
+        self._look_at = self._seen() + max(LEFT_MIN, most - used)
+        return used > most
+
+    def _passed_at_once(self) -> bool:
+        """As `_passed`, where no more is to be had and counting takes no waiting."""
+        self._observe()
+        most = self._most()
+        used = self._used(most)
+        self._look_at = self._seen() + max(LEFT_MIN, most - used)
+        return used > most
+
+    def _most(self) -> int:
+        return (self._grant.tokens or 0) + self._grant.slack
+
+    def _must_count(self, most: int) -> bool:
+        """Tell whether `_used` has to count. What is held slice by slice must cover what the provider may bill, and grows in time."""
         meter = self._meter
-        if meter.output.upper_bound <= most and meter.reported is None:
-            return meter.output.upper_bound
-        told = meter.reported.output if meter.reported is not None else 0
-        return max(told, await self._relayed.counted())
+        if meter.worth_counting(most):
+            return True
+        return self._more is not None and (meter.output.upper_bound > most or meter.reported is not None)
+
+    def _used(self, most: int) -> int:
+        """Return the tokens of the grant that are used up: counted, unless it is surely too early for that."""
+        meter, strictly = self._meter, self._more is not None
+        if not self._must_count(most):
+            return meter.output.upper_bound if strictly else meter.chunks
+        told = meter.reported.output if strictly and meter.reported is not None else 0
+        return max(told, self._relayed.counted_at_once())
 
 
 def _store_away() -> UpstreamError:
     text = "The budget store cannot be reached, and what this call holds may be another's by now."
     return UpstreamError(text, status=503, type="server_error", code="budget_store_unavailable")
-
-
-async def tend(relay: Relay, write: Write, *, comment_s: float, stall_s: float, abort: Callable[[], None]) -> None:
-    """Write a comment into long silence, so that nobody between takes the stream for dead; cut off a client that takes nothing."""
-    every_s = min(comment_s or stall_s, stall_s) / 2
-    silent_s, before = 0.0, relay.wrote
-    while True:
-        await asyncio.sleep(every_s)
-        since_s = relay.writing_since_s
-        if since_s is not None:
-            if asyncio.get_running_loop().time() - since_s > stall_s:
-                abort()
-                return
-        elif relay.wrote != before:
-            silent_s, before = 0.0, relay.wrote
-        else:
-            silent_s += every_s
-            if comment_s and silent_s >= comment_s and relay.at_boundary:
-                silent_s = 0.0
-                await write(KEEPALIVE)
 
 
 async def read_to_end(response: UpstreamResponse) -> None:

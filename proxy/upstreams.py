@@ -56,16 +56,13 @@ class Target:
     patient: bool | None = None
     stick_to: str | None = None
     own_stall_s: float | None = None
+    names: tuple[str, str] = field(init=False, compare=False)  # provider, upstream model
+    place: tuple[str, str, str] = field(init=False, compare=False)  # what health is kept by: another address is another
 
-    @property
-    def names(self) -> tuple[str, str]:
-        """(provider, upstream model)."""
-        return self.upstream.name, self.model
-
-    @property
-    def place(self) -> tuple[str, str, str]:
-        """What health and latency are kept by: another address is another place."""
-        return self.upstream.name, self.model, self.upstream.endpoint.base_url
+    def __post_init__(self) -> None:
+        endpoint = self.upstream.endpoint
+        object.__setattr__(self, "names", (endpoint.name, self.model))
+        object.__setattr__(self, "place", (endpoint.name, self.model, endpoint.base_url))
 
     def limits(self) -> Timeouts:
         """Return the time limits of an attempt."""

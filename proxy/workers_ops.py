@@ -7,12 +7,13 @@ import asyncio
 
 import aiohttp
 import orjson
-from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from proxy.errors import method_not_allowed, unavailable, unknown_url
 from proxy.merging import text
 from proxy.ops import METRICS_KEPT_S, answered, authorise, json_response
+from proxy.serving.request import Request
+from proxy.serving.response import Answer, Response, StreamedResponse
 from proxy.worker import Worker
 from proxy.workers import Workers
 
@@ -31,11 +32,11 @@ class WorkersOps:
         self._metrics_at_s = -1e9
         self._scraping = asyncio.Lock()
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: Request) -> Answer:
         """Answer one request."""
         return await answered(self._dispatch(request))
 
-    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _dispatch(self, request: Request) -> Answer:
         path = request.path
         if path not in ("/metrics", "/livez", "/readyz"):
             if request.method == "POST" and path.rstrip("/") == "/admin/v1/drain":
@@ -49,7 +50,7 @@ class WorkersOps:
             missing, upstreams = await self._fitness()
             status = "not ready" if missing else "ok"
             return json_response(503 if missing else _OK, {"status": status, "checks": missing, "upstreams": upstreams})
-        return web.Response(body=await self._scrape(), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(body=await self._scrape(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def _scrape(self) -> bytes:
         async with self._scraping:
@@ -73,7 +74,7 @@ class WorkersOps:
                 known.update({what: max(count, known.get(what, 0)) for what, count in state.items()})
         return missing, worst
 
-    def _drain(self, request: web.BaseRequest) -> web.Response:
+    def _drain(self, request: Request) -> Response:
         """All are to drain, and a worker knows only itself: so the parent looks at the token."""
         known = self._workers.config.ops.admin_token.reveal()
         if not known:
@@ -82,23 +83,24 @@ class WorkersOps:
         self._workers.drain_asked.set()
         return json_response(_OK, {"status": "draining"})
 
-    async def _relay(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _relay(self, request: Request) -> Answer:
         """Let a worker answer; the first that is ready, so that one page sees one worker."""
         worker = next((worker for worker in self._workers.workers if worker.ready), None)
         if worker is None:
             raise unavailable("No worker is ready.", code="overloaded")
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
         body = await request.read()
+        path = request.raw_path + (f"?{request.raw_query}" if request.raw_query else "")
         try:
             async with asyncio.timeout(_ANSWER_S):
                 answer = await self._http.request(
-                    request.method, worker.ops_url + request.raw_path, headers=headers, data=body or None, allow_redirects=False
+                    request.method, worker.ops_url + path, headers=headers, data=body or None, allow_redirects=False
                 )  # fmt: skip
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise unavailable("The worker did not answer.", code="overloaded") from error
         async with answer:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
-            response = web.StreamResponse(status=answer.status, headers=kept)
+            response = StreamedResponse(status=answer.status, headers=kept)
             await response.prepare(request)
             async for piece in answer.content.iter_any():
                 await response.write(piece)

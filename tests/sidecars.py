@@ -183,7 +183,7 @@ class House:
                 await self._changed.wait()
             while self.sidecar.ledger.settler.pending:
                 tasks = [t for t in self.sidecar.supervisor._tasks if t.get_name() in ("settle", "finish")]
-                await asyncio.wait(tasks)
+                await (asyncio.wait(tasks) if tasks else self.sidecar.ledger.settler.heard())
 
     async def balances(self):
         """(used, held) by (subject, unit), read from the store by the sidecar's own reader."""

@@ -114,7 +114,7 @@ async def test_when_all_connections_are_at_work_the_next_is_told_so(store, tmp_p
         home.fake.script = Script(hang=True)
         busy = [await asyncio.open_connection("127.0.0.1", home.port) for _ in range(2)]
         for _, writer in busy:
-            writer.write(post())
+            writer.write(post(BODY.replace(b"?length=3", b"")))  # a model that says what it does would not hang
         await home.fake.until(lambda: home.fake.in_flight == 2)
         got, closed = await talk(home.port, b"")
         ((status, body),) = answers(got)
@@ -382,8 +382,8 @@ async def test_the_routes_of_one_listener_are_not_those_of_the_other(store, tmp_
 
 
 def test_the_parser_is_the_compiled_one():
-    """Most of aiohttp's past request smuggling was in its pure-Python parser."""
-    from aiohttp import http_parser
+    """Most of what was ever smuggled past Python servers went past parsers in Python."""
+    import httptools.parser.parser
 
-    assert http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
+    assert httptools.parser.parser.__file__.endswith(".so")
     assert JSON

@@ -1,5 +1,6 @@
 """Log lines: few writes, no line lost but to a kill -9, and all in their order."""
 
+import io
 import logging
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 import orjson
 import pytest
 
-from proxy.logs import HELD_BYTES, HeldLines, JsonLines
+from proxy.logs import HELD_BYTES, HeldLines, JsonLines, TextLines, tell
 from tests.sidecars import ROOT
 
 
@@ -213,3 +214,33 @@ def test_a_line_is_one_line_of_json():
     line = JsonLines().format(record)
     assert "\n" not in line
     assert orjson.loads(line)["message"] == "two\nlines"
+
+
+@pytest.mark.parametrize("style", [JsonLines, TextLines])
+def test_the_short_way_writes_the_line_that_logging_would(style, monkeypatch):
+    fields = {
+        "request_id": "req_1",
+        "key": None,
+        "user": "a\nb",
+        "estimated": False,
+        "input": 3,
+        "usd": "0.05",
+        "odd": 1.5,
+    }
+    log, out = logging.getLogger("bursar.test_tell"), io.StringIO()
+    handler = HeldLines(out)
+    handler.setFormatter(style())
+    monkeypatch.setattr(logging.root, "handlers", [handler])
+    monkeypatch.setattr(log, "level", logging.INFO)
+    log._cache.clear()
+    tell(log, "call", fields)
+    log.info("call", extra=fields)
+    handler.flush()
+    short, long = (line.partition("," if style is JsonLines else " ")[2] for line in out.getvalue().splitlines())
+    assert short == long, "but for the time"
+    assert "a\\nb" in out.getvalue()
+    monkeypatch.setattr(log, "level", logging.WARNING)
+    log._cache.clear()
+    tell(log, "call", fields)
+    handler.flush()
+    assert len(out.getvalue().splitlines()) == 2

@@ -34,7 +34,7 @@ async def begin(h, *, stream):
 
 
 def connections(h):
-    return h.sidecar._listeners._runners[0].server.connections
+    return h.sidecar._listeners._servers[0].connections
 
 
 @pytest.mark.parametrize(

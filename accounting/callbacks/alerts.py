@@ -117,6 +117,8 @@ class BudgetAlerts:
                 self._spawn(self._look_closely(row), "rolling budget")
 
     def _look(self, row: HeldRow, used: int) -> None:
+        if not any(reached(used, row.limit, threshold) for threshold in thresholds_of(row.budget)):
+            return  # as after nearly every call
         window = row.budget.period.window(self._now_ms())
         window_key, ttl_ms = self._window_of(row, window)
         for threshold in thresholds_of(row.budget):
@@ -147,6 +149,8 @@ class BudgetAlerts:
                 self._seen.discard(seen)  # the next settlement tries again
 
     def _reaches(self, row: HeldRow, used: int) -> bool:
+        if not any(reached(used, row.limit, threshold) for threshold in thresholds_of(row.budget)):
+            return False
         key, _ = self._window_of(row, row.budget.period.window(self._now_ms()))
         return any(
             reached(used, row.limit, threshold) and (row.budget.id, key, threshold) not in self._seen

@@ -83,11 +83,8 @@ class Recovery:
         for payloads in self._journal.recent():
             await self._deliver(payloads, self._journal.sid)
         for dead in list(self._dead):
-            if not dead.done:
-                continue  # all of it is still to come
-            for path in dead.session.files():
-                for payloads in settled_in(path, 0):
-                    await self._deliver(payloads, dead.session.sid)
+            if dead.done:  # of others all is still to come
+                await self._tell_again(dead.session)
 
     def release(self) -> None:
         """Let go of the dead: another process, or our next one, may look after them."""
@@ -108,6 +105,8 @@ class Recovery:
                 _log.error("a call in the journal of session %s cannot be read", session.sid)
         rejected = await self._deliver(story.settled.values(), session.sid) + await self._all(items, session.sid)
         dead.rejected = dead.rejected or rejected > 0
+        # Last, since it may be much: what the store had said it has. It may have lost that before we met it, which nobody saw.
+        await self._tell_again(session)
         session.tidy()
         if not dead.rejected:
             _write_down(session, items, [*story.settled, *(item.seq for item in items)])
@@ -116,6 +115,11 @@ class Recovery:
         if items or story.settled:
             text = "session %s ended without us: settled %d calls that it had cut short, and %d that it had noted"
             _log.warning(text, session.sid, len(items), len(story.settled))
+
+    async def _tell_again(self, session: Session) -> None:
+        for path in session.files():
+            for payloads in settled_in(path, 0):
+                await self._deliver(payloads, session.sid)
 
     async def _deliver(self, payloads: Iterable[bytes], sid: str) -> int:
         items = [item for payload in payloads if (item := load_settlement(payload)) is not None]

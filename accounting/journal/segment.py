@@ -76,7 +76,10 @@ class Segment:
         """Add one record, for which there must be room."""
         assert self._map is not None
         put(self._map, self.size_bytes, kind, payload)
-        self._grown_by(HEAD_BYTES + len(payload))
+        size_bytes = HEAD_BYTES + len(payload)
+        self.size_bytes += size_bytes
+        self.left_bytes -= size_bytes
+        self.dirty = True
 
     def append_all(self, records: bytes) -> None:
         """Add encoded records, for which there must be room: after a kill all of them are there, or none."""

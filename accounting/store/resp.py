@@ -6,9 +6,10 @@ Source: https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
 import asyncio
+import logging
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,9 +18,12 @@ import hiredis
 from accounting.store.errors import StoreReplyError, StoreUnavailableError
 
 Argument: TypeAlias = str | bytes | int
+Told: TypeAlias = Callable[[Any], None]  # gets a reply, or the StoreError in its place
 
 REPLY_BYTES_MAX = 64 * 1024 * 1024
 PENDING_MAX = 20_000
+_NEVER_S = float("inf")
+_log = logging.getLogger("bursar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +39,37 @@ class Address:
     database: int = 0
 
 
+class Posted:
+    """Waits for a reply as a future does, at a tenth of its price: `told` is called at once, whatever comes, and never twice."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, told: Told) -> None:
+        self._told: Told | None = told
+
+    def done(self) -> bool:
+        return self._told is None
+
+    def set_result(self, reply: Any) -> None:
+        told, self._told = self._told, None
+        assert told is not None
+        try:
+            told(StoreReplyError(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply)
+        except Exception as error:  # noqa: BLE001 - another command's reply must not be lost for it
+            _log.error("a reply could not be taken: %s", type(error).__name__, exc_info=error)
+
+    set_exception = set_result
+
+
 class Connection(asyncio.Protocol):
     """Made by `connect`. Once `closed`, it stays so."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_MORE)
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any] | Posted, float]] = deque()  # and each one's deadline
+        self._watch: asyncio.TimerHandle | None = None  # one for all: it goes off at the earliest deadline
+        self._watch_at_s = _NEVER_S
         self._out: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._heard_s = 0.0  # when the server last said something, or had nothing to say
@@ -62,7 +90,7 @@ class Connection(asyncio.Protocol):
                     self._lose("the store sent a reply that nobody asked for")
                     return
                 self._reply_bytes = 0
-                future = self._waiting.popleft()
+                future, _ = self._waiting.popleft()
                 if not future.done():
                     future.set_result(reply)
             if self._reply_bytes > REPLY_BYTES_MAX:
@@ -73,31 +101,40 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose("the connection to the store was lost")
 
-    def send(self, *command: Argument) -> asyncio.Future[Any]:
-        """Queue a command; commands of one turn of the loop leave in one write. Raises StoreUnavailableError."""
-        if self.closed or len(self._waiting) >= PENDING_MAX:
-            msg = "not connected to the store" if self.closed else "too many commands wait for the store"
-            raise StoreUnavailableError(msg)
-        if not self._waiting:
-            self._heard_s = self._loop.time()
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows only one-element tuples
+    def send(self, command: tuple[Argument, ...], until_s: float = _NEVER_S) -> asyncio.Future[Any]:
+        """Queue a command; commands of one turn of the loop leave in one write. Raises StoreUnavailableError.
+
+        The future fails with it too, when the loop's clock comes to `until_s`. An error reply is its result.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(future)
+        self._queue(command, until_s, future)
         return future
+
+    def post(self, command: tuple[Argument, ...], until_s: float, told: Told) -> None:
+        """Queue a command that nobody waits for. Raises StoreUnavailableError; then `told` is not called."""
+        self._queue(command, until_s, Posted(told))
 
     async def call(self, *command: Argument, deadline_s: float) -> Any:
         """Send and return the reply. Raises StoreUnavailableError at the deadline, StoreReplyError for an error reply."""
-        future = self.send(*command)
-        timer = self._loop.call_later(deadline_s, self._late, future)
-        try:
-            reply = await future
-        finally:
-            timer.cancel()
+        reply = await self.send(command, self._loop.time() + deadline_s)
         if isinstance(reply, hiredis.ReplyError):
             raise StoreReplyError(str(reply))
         return reply
+
+    def _queue(self, command: tuple[Argument, ...], until_s: float, future: asyncio.Future[Any] | Posted) -> None:
+        waiting = self._waiting
+        if self.closed or len(waiting) >= PENDING_MAX:
+            msg = "not connected to the store" if self.closed else "too many commands wait for the store"
+            raise StoreUnavailableError(msg)
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows only one-element tuples
+        if not waiting:
+            self._heard_s = self._loop.time()
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(packed)
+        waiting.append((future, until_s))
+        if until_s < self._watch_at_s:
+            self._watch_until(until_s)
 
     def silent_s(self) -> float:
         """For how long the server has owed us an answer and not said a word."""
@@ -112,9 +149,30 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(self._out))
         self._out.clear()
 
-    def _late(self, future: asyncio.Future[Any]) -> None:
+    def _watch_until(self, until_s: float) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch_at_s = until_s
+        self._watch = self._loop.call_at(until_s, self._late)
+
+    def _late(self) -> None:
         # The reply may lie in the socket unread if our own loop was busy: let it poll once more before giving up.
-        self._loop.call_soon(lambda: self._loop.call_soon(_give_up, future))
+        now_s = self._loop.time()
+        self._loop.call_soon(lambda: self._loop.call_soon(self._give_up, now_s))
+
+    def _give_up(self, now_s: float) -> None:
+        """Give up what was due then; from now on watch what is due next."""
+        next_s = _NEVER_S
+        for future, until_s in tuple(self._waiting):
+            if future.done():
+                continue
+            if until_s <= now_s:
+                future.set_exception(StoreUnavailableError("the store did not answer in time"))
+            else:
+                next_s = min(next_s, until_s)
+        self._watch_at_s = _NEVER_S
+        if next_s < _NEVER_S and not self.closed:
+            self._watch_until(next_s)
 
     def _lose(self, why: str) -> None:
         if self.closed:
@@ -122,8 +180,10 @@ class Connection(asyncio.Protocol):
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
+        if self._watch is not None:
+            self._watch.cancel()
         while self._waiting:
-            future = self._waiting.popleft()
+            future, _ = self._waiting.popleft()
             if not future.done():
                 future.set_exception(StoreUnavailableError(why))
 
@@ -159,11 +219,6 @@ def _greeting(address: Address, name: str) -> Sequence[tuple[Argument, ...]]:
         commands.append(("SELECT", address.database))
     commands.append(("CLIENT", "SETNAME", name))
     return commands
-
-
-def _give_up(future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_exception(StoreUnavailableError("the store did not answer in time"))
 
 
 _MORE = object()

@@ -13,9 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from hiredis import ReplyError
+
 from accounting.store.breaker import Breaker
 from accounting.store.errors import StoreError, StoreNotAskedError, StoreReplyError, StoreUnavailableError
-from accounting.store.resp import Address, Argument, Connection, connect
+from accounting.store.resp import Address, Argument, Connection, Told, connect
 from accounting.store.scripts import Script
 from accounting.store.server import ServerInfo, check_info, read_info
 from accounting.store.url import StoreUrl
@@ -23,6 +25,7 @@ from accounting.store.url import StoreUrl
 _NOT_NOW = (
     "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "OOM", "READONLY", "MISCONF",
     "MOVED", "ASK",  # to where we could not follow
+    "NOSCRIPT",  # and no time was left to send its text
     "NOPERM", "NOAUTH",  # somebody changes the server's users: what is to be settled must not be dropped for that
 )  # fmt: skip
 _WRONG_NODE = ("READONLY", "MASTERDOWN")
@@ -57,6 +60,7 @@ class Store:
         self._moved: Address | None = None
         self._breaker = Breaker()
         self.info: ServerInfo | None = None
+        self.run_id = ""  # of the server process we are connected to; empty before the first connection
         self.hard = False  # set when a hard budget is configured: a wrong eviction policy then refuses
         self.warnings: list[str] = []
         self.errors_total = 0
@@ -66,11 +70,6 @@ class Store:
     def up(self) -> bool:
         """Whether the last word from the store was an answer."""
         return self._connection is not None and not self._connection.closed and not self._breaker.open
-
-    @property
-    def run_id(self) -> str:
-        """The id of the server process we are connected to; empty before the first connection."""
-        return self.info.run_id if self.info else ""
 
     def key(self, *parts: str) -> str:
         """Return a key of this tenant: all share one hash slot."""
@@ -103,8 +102,21 @@ class Store:
 
         With `only_run_id` it is sent to that server process or to none.
         """
-        head = (len(keys), *keys, *args)
         loop = asyncio.get_running_loop()
+        began_s, head, broken = loop.time(), (len(keys), *keys, *args), False
+        until_s = began_s + (deadline_s or self.deadline_s)
+        if (connection := self._ready(only_run_id)) is not None:  # nearly always: the rest is for bad days
+            try:
+                reply = await connection.send(("EVALSHA", script.sha, *head), until_s)
+            except StoreUnavailableError:
+                if not connection.closed or loop.time() >= until_s:
+                    self._failed(loop.time())
+                    raise
+                broken = True
+            else:
+                if not isinstance(reply, ReplyError):  # one is asked for again, where it is known what each means
+                    self._answered(began_s, loop.time())
+                    return reply
 
         async def evaluate(connection: Connection, until_s: float, before: Sequence[str]) -> Any:
             if only_run_id is not None and only_run_id != self.run_id:
@@ -117,7 +129,37 @@ class Store:
                     raise
             return await _ask(connection, before, "EVAL", script.text, *head, until_s=until_s)
 
-        return await self._guarded(evaluate, deadline_s or self.deadline_s)
+        return await self._guarded(evaluate, began_s, until_s, broken=broken)
+
+    def post(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        told: Told,
+        *,
+        deadline_s: float,
+        only_run_id: str | None = None,
+    ) -> bool:
+        """Send a script at once; `told` gets its reply, or a StoreError. False if it was not sent: `run` it then.
+
+        It is not sent again, whatever happens.
+        """
+        connection = self._ready(only_run_id)
+        if connection is None:
+            return False
+        began_s = asyncio.get_running_loop().time()
+
+        def heard(reply: Any) -> None:
+            if not isinstance(reply, StoreError):
+                self._answered(began_s, asyncio.get_running_loop().time())
+            told(reply)
+
+        try:
+            connection.post(("EVALSHA", script.sha, len(keys), *keys, *args), began_s + deadline_s, heard)
+        except StoreUnavailableError:
+            return False
+        return True
 
     async def call(self, *command: Argument, deadline_s: float | None = None) -> Any:
         """Run a plain command that may safely be repeated (reads, and writes that set rather than add)."""
@@ -125,33 +167,48 @@ class Store:
         async def plain(connection: Connection, until_s: float, before: Sequence[str]) -> Any:
             return await _ask(connection, before, *command, until_s=until_s)
 
-        return await self._guarded(plain, deadline_s or self.deadline_s)
+        began_s = asyncio.get_running_loop().time()
+        return await self._guarded(plain, began_s, began_s + (deadline_s or self.deadline_s))
 
-    async def _guarded(self, act: _Act, deadline_s: float) -> Any:
+    def _ready(self, only_run_id: str | None) -> Connection | None:
+        """Return the open connection if nothing speaks against using it at once."""
+        connection = self._connection
+        if connection is None or connection.closed or self._breaker.open:
+            return None
+        return connection if only_run_id is None or only_run_id == self.run_id else None
+
+    def _answered(self, began_s: float, now_s: float) -> None:
+        if not self._breaker.calm:
+            self._breaker.success()
+        self.on_latency(now_s - began_s)
+
+    def _failed(self, now_s: float) -> None:
+        self._breaker.failure(now_s)
+        self.errors_total += 1
+        if self._connection is not None and self._connection.silent_s() > _SILENT_S:
+            self._connection.close()  # whoever is at the other end will not answer any more: a new connection may
+
+    async def _guarded(self, act: _Act, began_s: float, until_s: float, *, broken: bool = False) -> Any:
         loop = asyncio.get_running_loop()
-        began_s = loop.time()
-        if not self._breaker.allows(began_s):
+        if not broken and not self._breaker.allows(began_s):
             msg = "the store is not answering"
             raise StoreNotAskedError(msg)
         try:
-            reply = await self._attempts(act, began_s + deadline_s)
+            reply = await self._attempts(act, until_s, broken=broken)
         except StoreReplyError:
             self._breaker.success()  # it answers, if only to object
             self.errors_total += 1
             raise
         except StoreUnavailableError:
-            self._breaker.failure(loop.time())
-            self.errors_total += 1
-            if self._connection is not None and self._connection.silent_s() > _SILENT_S:
-                self._connection.close()  # whoever is at the other end will not answer any more: a new connection may
+            self._failed(loop.time())
             raise
-        self._breaker.success()
-        self.on_latency(loop.time() - began_s)
+        self._answered(began_s, loop.time())
         return reply
 
-    async def _attempts(self, act: _Act, until_s: float) -> Any:
+    async def _attempts(self, act: _Act, until_s: float, *, broken: bool) -> Any:
+        """Ask, and once more on a new connection if the first is lost, unless one is `broken` already."""
         loop = asyncio.get_running_loop()
-        redirects, broken = 0, False
+        redirects = 0
         while True:
             connection = await self._connected(until_s)
             try:
@@ -208,6 +265,7 @@ class Store:
                 continue
             try:
                 self.info = read_info(await connection.call("INFO", deadline_s=2.0))
+                self.run_id = self.info.run_id
                 self.warnings = check_info(self.info, hard=self.hard)
             except StoreReplyError as error:
                 connection.close()
@@ -238,7 +296,7 @@ class Store:
 
 async def _ask(connection: Connection, before: Sequence[str], *command: Argument, until_s: float) -> Any:
     for word in before:
-        connection.send(word)
+        connection.send((word,))
     left_s = until_s - asyncio.get_running_loop().time()
     return await connection.call(*command, deadline_s=max(0.001, left_s))
 

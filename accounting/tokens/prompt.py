@@ -19,6 +19,7 @@ TOOLS_TOKENS = 24  # marks around all tools: the namespace and its end
 TOOL_TOKENS = 12  # marks around one tool
 FORMAT_TOKENS = 24  # the heading over a response format
 FORMAT_SCHEMA_TOKENS = 200  # other vendors' instructions to keep to it
+_BESIDE = frozenset({"tools", "functions", "tool_choice", "function_call", "response_format", "prediction"})
 _NODES_MAX = 1_000_000  # of a value that is too deep for a JSON writer
 
 
@@ -38,6 +39,8 @@ class Prompt:
             + self._family.base_tokens
             + sum(map(self._message, messages if isinstance(messages, list) else []))
         )
+        if _BESIDE.isdisjoint(body):
+            return total
         total += self._tools(body.get("tools")) + self._tools(body.get("functions"))
         total += self._choice(body.get("tool_choice")) + self._choice(body.get("function_call"))
         total += self._format(body.get("response_format"))
@@ -76,6 +79,8 @@ class Prompt:
     def _message(self, message: Any) -> int:
         if not isinstance(message, dict):
             return self._family.message_tokens + self._json(message)
+        if len(message) == 2 and type(text := message.get("content")) is str and type(message.get("role")) is str:  # noqa: PLR2004 - as most are
+            return self._family.message_tokens + self._count(message["role"]) + self._count(text)
         total = self._family.message_tokens + self._texts(message, ("role", "refusal", "tool_call_id"))
         if isinstance(message.get("name"), str):
             total += NAME_TOKENS + self._count(message["name"])

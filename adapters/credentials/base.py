@@ -9,6 +9,7 @@ class Credentials(ABC):
     """One identity at a provider: an API key, or something that fetches and renews tokens, or signs."""
 
     name: str = ""  # safe to log: never the secret or a part of it
+    fixed: tuple[tuple[str, str], ...] | None = None  # all that `apply` adds, where that is the same for every request
 
     @abstractmethod
     async def apply(self, request: UpstreamRequest) -> UpstreamRequest:
@@ -45,18 +46,19 @@ class HeaderKey(Credentials):
     def __init__(
         self, secret: Secret, *, header: str = "authorization", prefix: str = "Bearer ", name: str = "key"
     ) -> None:
-        self._header, self._prefix, self._secret = header, prefix, secret
-        self.name = name
+        self.name, self._pair = name, (header, prefix + secret.reveal())
+        self.fixed = (self._pair,)
 
     async def apply(self, request: UpstreamRequest) -> UpstreamRequest:
-        pair = (self._header, self._prefix + self._secret.reveal())
         return UpstreamRequest(
-            method=request.method, url=request.url, headers=(*request.headers, pair), body=request.body
+            method=request.method, url=request.url, headers=(*request.headers, self._pair), body=request.body
         )
 
 
 class NoCredentials(Credentials):
     """For servers that ask for none."""
+
+    fixed = ()
 
     async def apply(self, request: UpstreamRequest) -> UpstreamRequest:
         return request

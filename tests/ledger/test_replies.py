@@ -1,5 +1,7 @@
 """How replies of the store are read, field by field; and two things that only save work, and must do that."""
 
+from dataclasses import replace
+
 import pytest
 
 import accounting.budgets
@@ -10,7 +12,7 @@ from accounting.escrow import Allowance
 from accounting.hold import BudgetRefusedError, ConfigChangedError, LearningError, RateRefusedError
 from accounting.meter import Meter
 from accounting.periods import Period
-from accounting.reserving import EXPIRY_AFTER_END_MS, Windows, held, refusal, unreserved
+from accounting.reserving import EXPIRY_AFTER_END_MS, Counted, Windows, held, refusal, unreserved
 from accounting.settlement import Spent, overspent, settlement
 from accounting.store.errors import StoreUnavailableError
 from tests.ledger.houses import ask, till, tokens
@@ -36,8 +38,11 @@ def key(*parts):
     return ":".join(("b", *parts))
 
 
+COUNTED = [Counted(d.budget, window, key) for d, window in zip(ASK.draws, WINDOWS, strict=True)]
+
+
 def read(verdict, *rest):
-    return refusal(verdict, ASK, WINDOWS, [verdict, NOW, *rest])
+    return refusal(verdict, ASK, COUNTED, [verdict, NOW, *rest])
 
 
 @pytest.mark.parametrize(("kind", "held_only"), [(b"held", True), (b"spent", False)])
@@ -99,9 +104,9 @@ def test_the_other_replies_are_told_apart():
 
 
 def test_what_was_admitted_is_read_field_by_field():
-    keys = ["g", "s", "lim", "sess", "b1", "x1", "b2", "x2", "b3", "x3"]
+    names = [f"{kind}:{one.budget.id}:{one.window.key}" for one in COUNTED for kind in ("b:b", "b:x")]
     rows = [b"used", 100, 5, 16, 11, b"u9", 50, 6, 13, 12, b"used", 3, 0, 1, 1]
-    hold = held(4, ASK, WINDOWS, keys, [b"OK", NOW, 10, *rows, 60, 59, 1000, 900, 885, 1001], "r")
+    hold = held(4, ASK, COUNTED, [b"OK", NOW, 10, *rows, 60, 59, 1000, 900, 885, 1001], "r")
     assert (hold.seq, hold.request_id, hold.granted, hold.reserved, hold.lost, hold.escrow) == (
         4,
         "r",
@@ -112,9 +117,9 @@ def test_what_was_admitted_is_read_field_by_field():
     )
     found = [(r.counters_key, r.holds_key, r.field, r.limit, r.used, r.held, r.amount, r.remaining) for r in hold.rows]
     assert found == [
-        ("b1", "x1", "used", 100, 5, 16, 11, 79),
-        ("b2", "x2", "u9", 50, 6, 13, 12, 31),
-        ("b3", "x3", "used", 3, 0, 1, 1, 2),
+        (names[0], names[1], "used", 100, 5, 16, 11, 79),
+        (names[2], names[3], "u9", 50, 6, 13, 12, 31),
+        (names[4], names[5], "used", 3, 0, 1, 1, 2),
     ]
     assert [r.budget for r in hold.rows] == [FIRST, SECOND, AT_ONCE]
     assert [r.expiry_ms for r in hold.rows] == [0, WINDOWS[1].end_ms + EXPIRY_AFTER_END_MS, 0]
@@ -128,7 +133,8 @@ def test_a_call_let_pass_without_the_store_holds_nothing_and_is_no_overspending(
     rolling = tokens(100, "user:r", period=Period(kind="rolling:30d"))
     ask = Ask(draws=(Draw(FIRST, 1, 1), Draw(rolling, 1, 1)), wanted=10)
     windows = [draw.budget.period.window(NOW) for draw in ask.draws]
-    hold = unreserved(4, ask, windows, key, NOW, "r", allowance=Allowance(10, (None, None)))
+    counted = [Counted(d.budget, window, key) for d, window in zip(ask.draws, windows, strict=True)]
+    hold = unreserved(4, counted, ask, NOW, "r", allowance=Allowance(10, (None, None)))
     assert (hold.reserved, hold.granted, hold.lost) == (False, 10, False)
     assert [(r.amount, r.used, r.held, r.limit) for r in hold.rows] == [(0, 0, 0, 100)] * 2
     bucket = windows[1].bucket_ms
@@ -148,13 +154,15 @@ def test_a_call_uses_of_each_unit_what_it_counts(unit, amount):
 
 
 def test_a_window_is_kept_while_it_lasts_and_not_too_many_are(monkeypatch):
-    windows = Windows()
+    windows = Windows(key)
     first = windows.of(SECOND, NOW)
     assert windows.of(SECOND, NOW) is first
     assert windows.of(SECOND, first.start_ms) is first
     assert windows.of(SECOND, first.end_ms - 1) is first
     assert windows.of(SECOND, first.end_ms).start_ms == first.end_ms
-    assert windows.of(SECOND, NOW) == first, "and back, where the clock was wrong"
+    assert windows.of(SECOND, NOW).window == first.window, "and back, where the clock was wrong"
+    again = replace(SECOND, limit=51)
+    assert windows.of(again, NOW).before[2] == 51, "a limit that was changed counts at once"
     monkeypatch.setattr(accounting.reserving, "_WINDOWS_MAX", 2)
     first = windows.of(SECOND, NOW)
     other = windows.of(FIRST, NOW)

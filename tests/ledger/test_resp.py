@@ -138,9 +138,9 @@ async def test_too_many_waiting_commands_are_refused_and_not_queued(monkeypatch)
     async with fake_store(lambda words: b"" if words[0] == b"PING" else None) as server:
         one = await connect(server.address, timeout_s=2)
         for _ in range(10):
-            one.send("PING")
+            one.send(("PING",))
         with pytest.raises(StoreUnavailableError, match="too many"):
-            one.send("PING")
+            one.send(("PING",))
         one.close()
 
 

@@ -1,0 +1,51 @@
+"""The headers of a request, looked up by name whatever its case.
+
+Few of a request's headers are ever asked for, so a value is decoded when it is. What a stranger would get wrong: of a name that
+was sent twice the first counts; whatever may not be sent twice has been refused before anybody looks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TypeVar, overload
+
+_T = TypeVar("_T")
+
+
+class Headers(Mapping[str, str]):
+    """Read-only, over the raw headers as they were sent. Iteration gives lower-case names."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
+        self._values = {name.lower(): value for name, value in reversed(raw)}
+
+    def __getitem__(self, name: str) -> str:
+        return _text(self._values[_key(name)])
+
+    @overload
+    def get(self, key: str, /) -> str | None: ...
+    @overload
+    def get(self, key: str, /, default: str) -> str: ...
+    @overload
+    def get(self, key: str, /, default: _T) -> str | _T: ...
+    def get(self, key: str, /, default: object = None) -> object:
+        value = self._values.get(_key(key))
+        return default if value is None else _text(value)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _key(name) in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+@lru_cache(256)  # the few that are ever asked for
+def _key(name: str) -> bytes:
+    return name.lower().encode("latin-1", "replace")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
