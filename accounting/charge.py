@@ -17,6 +17,7 @@ import orjson
 from accounting.ask import Ask
 from accounting.budgets import Caller
 from accounting.hold import Hold
+from accounting.journal.format import Progress
 from accounting.ledger import Ledger
 from accounting.meter import Meter
 from accounting.record import record
@@ -108,7 +109,14 @@ class Charge:
     _closing: bool = False
 
     def begin(self, attempt: Attempt) -> Attempt:
-        """Start an attempt; earlier ones stay accounted for if they may be billed."""
+        """Start an attempt, before it is sent; earlier ones stay accounted for if they may be billed."""
+        if not self._attempts and attempt.billable:  # from here on a crash is charged
+            notes = self.hold.notes
+            input_tokens, cost_nanousd = notes.get("input", 0), notes.get("input_nanousd", 0)
+            sent = Progress(
+                seq=self.hold.seq, input_tokens=input_tokens, output_tokens=0, cost_nanousd=cost_nanousd
+            )  # fmt: skip
+            self.till.ledger.progress(self.hold, sent.dump())
         self._attempts.append(attempt)
         return attempt
 

@@ -283,6 +283,7 @@ class Ledger:
     async def _give_back(self) -> None:
         """Tell the store what it may have lost: first what is held, since that expires."""
         await self.extend()
+        await self.settler.again()
         if self.recover is not None:
             await self.recover()
 

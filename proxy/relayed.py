@@ -26,7 +26,7 @@ class Relayed:
         self._exactly = any(row.budget.unit in _BY_OUTPUT for row in charge.hold.rows)
         self._encoding, _ = encoding_for(attempt.model)
         self._margin_percent = family_of(attempt.model).margin_percent
-        self._noted = -1  # tokens in the last note
+        self._noted = 0  # tokens in the last note: the charge wrote the first, before the request was sent
         self._count = 0  # tokens when last counted
         self._bound = 0  # of what was counted then
         self.room = 0  # so many tokens, or chunks, may be relayed after those that are metered, before the next `note`
@@ -58,8 +58,7 @@ class Relayed:
 
     def again(self) -> None:
         """Write the last note once more: the call is held under another number now."""
-        if self._noted >= 0:
-            self._write(self._noted)
+        self._write(self._noted)
 
     def _more(self) -> int:
         """Return how many tokens at most came since the last count."""
@@ -78,11 +77,9 @@ class Relayed:
         return self._meter.output.tokens() if self._exactly else self._meter.chunks
 
     def _is_due(self) -> bool:
-        """Tell whether another note is needed. The first is always written: from here on a crash is charged."""
+        """Tell whether another note is needed."""
         if self._charge.receipt is not None:
             return False
-        if self._noted < 0:
-            self._write(0)
         return self._count + self._more() > self._noted + INTERVAL_TOKENS
 
     def _write(self, output_tokens: int) -> None:
