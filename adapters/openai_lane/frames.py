@@ -72,7 +72,12 @@ def events(block: bytes) -> list[bytes]:
 
 def is_one_data_line(event: bytes) -> bool:
     """Tell whether an event is one line of data and nothing else, as most are."""
-    return event.startswith(b"data:") and event.find(b"\n") == len(event) - 2 and event.endswith(b"\n") and b"\r" not in event
+    return (
+        event.startswith(b"data:")
+        and event.find(b"\n") == len(event) - 2
+        and event.endswith(b"\n")
+        and b"\r" not in event
+    )
 
 
 def is_whole(event: bytes) -> bool:
