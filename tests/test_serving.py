@@ -15,6 +15,7 @@ from proxy.serving.heads import header_lines, http_date
 from proxy.serving.request import UNREAD_BYTES_MAX
 from proxy.serving.response import Response, StreamedResponse
 from proxy.serving.target import decoded, fields, split
+from proxy.wellformed import LINE_BYTES_MAX
 from tests.wire import answers
 
 HOST = b"host: a.example\r\n"
@@ -111,6 +112,22 @@ async def test_an_answer_has_these_bytes(handler, asked, expected):
         assert without_date(await peer.talk(asked)) == expected
 
 
+async def test_a_head_does_not_wait_for_its_first_piece():
+    gate = asyncio.Event()
+
+    async def handler(request):
+        answer = StreamedResponse(headers={})
+        await answer.prepare(request)
+        await gate.wait()
+        return answer
+
+    async with served(handler) as peer:
+        reader, _ = await peer.open(req(b"GET / HTTP/1.1"))
+        assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        gate.set()
+        assert await asyncio.wait_for(reader.readexactly(5), 5) == b"0\r\n\r\n"
+
+
 async def test_an_encoded_tail_goes_into_the_head_as_it_is():
     async def handler(request):
         return Response(body=b"{}", tail=b"content-type: application/json\r\nx-a: 1\r\n", close=True)
@@ -201,8 +218,18 @@ async def test_a_next_request_that_comes_before_the_last_handler_has_ended_is_se
 
 
 async def test_empty_lines_behind_a_request_are_not_a_request():
-    async with served(echo) as peer:
+    gate = asyncio.Event()
+
+    async def handler(request):
+        await gate.wait()
+        return await echo(request)
+
+    async with served(handler) as peer:
         reader, writer = await peer.open(sent(b"abc") + b"\r\n")
+        await peer.until(lambda: peer.server.connections and not peer.server.connections[0].is_idle)
+        writer.write(b"\r\n")
+        await asyncio.sleep(0.05)
+        gate.set()
         for _ in range(2):
             await asyncio.wait_for(reader.readuntil(b"POST / abc"), 5)
             writer.write(sent(b"abc") + b"\r\n")
@@ -349,6 +376,13 @@ async def test_a_head_without_end_is_ended_before_it_is_large():
             writer.write(b"y" * 1000)
             await asyncio.sleep(0)
         assert [status for status, _ in answers(await asyncio.wait_for(reader.read(), 5))] == [400]
+
+
+@pytest.mark.parametrize(("longer", "status"), [(0, 200), (1, 400)])
+async def test_a_header_may_be_as_long_as_the_limit_and_no_longer(longer, status):
+    async with served(echo) as peer:
+        got = await peer.talk(req(b"GET / HTTP/1.1", CLOSE, b"x: " + b"y" * (LINE_BYTES_MAX - 1 + longer)))
+        assert [status for status, _ in answers(got)] == [status]
 
 
 async def test_the_rest_of_a_body_has_a_limit_where_the_handler_has_none():
