@@ -6,9 +6,7 @@ a caller's next call through the same sidecar sees it.
 """
 
 import asyncio
-import logging
 import os
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +15,7 @@ from accounting.acquaintance import Acquaintance
 from accounting.ask import Ask
 from accounting.escrow import Escrows
 from accounting.growing import grow_arguments, grown
+from accounting.heartbeat import beat
 from accounting.hold import BudgetRefusedError, Hold, LearningError, RefusedError
 from accounting.lease import lease_until_s
 from accounting.noting import Journal, NoJournal
@@ -43,7 +42,6 @@ EXTEND_HOLDS_MAX = 50
 EXTEND_S = 2.0
 _TRIES_MAX = 4
 _WHATEVER_WAS_HELD = -1
-_log = logging.getLogger("bursar")
 
 
 class Ledger:
@@ -68,7 +66,9 @@ class Ledger:
         self.escrows = Escrows()
         self._supervisor, self._journal = supervisor, journal or NoJournal()
         self.settler = Settler(store, self.sid, supervisor, self._journal.acknowledged)
-        self._known = Acquaintance(store, self.settler, supervisor, self._give_back, embedded=embedded)
+        self._known = Acquaintance(
+            store, self.settler, supervisor, self._give_back, sid=self.sid, ttl_ms=TTL_MS, embedded=embedded
+        )
         self._seq = 0
         self._windows = Windows()
         self._offset_ms = 0.0  # the store's clock less the loop's
@@ -152,16 +152,7 @@ class Ledger:
 
     async def heartbeat(self) -> None:
         """Extend all open holds, for ever. Run it in a supervised task."""
-        wait_s = random.uniform(0, HEARTBEAT_S)  # noqa: S311 - sidecars that start together must not beat together
-        while True:
-            await asyncio.sleep(wait_s)
-            wait_s = HEARTBEAT_S  # never more: a store that lost writes waits for us only a little longer than that
-            try:
-                await self.extend()
-                await self.keep_escrows()
-            except StoreError as error:
-                wait_s = HEARTBEAT_S / 10
-                _log.debug("heartbeat failed: %s", error)
+        await beat(lambda: HEARTBEAT_S, self.store.lost, lambda: bool(self.open), self._beat)
 
     async def extend(self, only: Sequence[Hold] | None = None) -> None:
         """Give open holds (or `only` some) another lease; mark those that the store no longer has. Raises StoreError.
@@ -267,17 +258,25 @@ class Ledger:
         """A reserve whose answer never came may yet arrive: settle it with nothing, so that it can hold nothing."""
         pairs = (counter_keys(self.store.key, d.budget, w) for d, w in zip(ask.draws, windows, strict=False))
         rows = tuple((*pair, "used", _WHATEVER_WAS_HELD, 0, 0) for pair in pairs)  # none, where it was never asked
-        self.settler.send(Settlement(seq=seq, rows=rows, spent=Spent()))
+        item = Settlement(seq=seq, rows=rows, spent=Spent())
+        if rows:  # a store that lost this, but not the reserve, must be told again
+            self._journal.settled(item.dump())
+        self.settler.send(item)
 
     async def _meet(self, timeout_s: float) -> None:
         now_ms = await self._known.meet(timeout_s)
         self._offset_ms = now_ms - asyncio.get_running_loop().time() * 1000
+
+    async def _beat(self) -> None:
+        await self.extend()
+        await self.keep_escrows()
 
     async def _give_back(self) -> None:
         """Tell the store what it may have lost: first what is held, since that expires."""
         await self.extend()
         if self.recover is not None:
             await self.recover()
+        await self.settler.deliver_pending()
 
     async def _extend(self, holds: Sequence[Hold]) -> None:
         began_s = asyncio.get_running_loop().time()
@@ -293,7 +292,8 @@ class Ledger:
             return
         if int(reply[2]):
             self._known.learns(int(reply[2]), int(reply[1]))
-        lost = {int(seq) for seq in reply[3:]}
+        lost = {int(seq) for seq in reply[4:]}
+        self._known.arrivals = int(reply[3])
         for hold in holds:
             hold.lost = hold.seq in lost
             if not hold.lost:

@@ -15,6 +15,7 @@ from accounting.supervisor import Supervisor
 
 RETRY_S_MAX = 2.0
 DEADLINE_S = 2.0
+AT_ONCE = 32
 _log = logging.getLogger("bursar")
 
 
@@ -49,6 +50,15 @@ class Settler:
         self.pending[item.seq] = item
         self.unsent += 1
         self._supervisor.spawn(self._until_known(item, told), name="settle")
+
+    async def deliver_pending(self) -> None:
+        """Deliver once, now, all that waits for its next try. Raises StoreError, but not for what the store rejects."""
+        items = list(self.pending.values())
+        for start in range(0, len(items), AT_ONCE):
+            some = items[start : start + AT_ONCE]
+            for reply in await asyncio.gather(*(self.deliver(item) for item in some), return_exceptions=True):
+                if isinstance(reply, BaseException) and not isinstance(reply, StoreReplyError):
+                    raise reply
 
     def terminal(self, seq: int) -> None:
         """Note that a seq can never hold anything (again)."""

@@ -4,11 +4,11 @@
 -- KEYS  1 general, 2 session, 3 sessions; then for each hold and each of its draws: counters, holds.
 -- ARGV  1 run id of the server, 2 sid, 3 ttl_ms, 4 number of holds;
 --       for each hold: seq, granted, number of draws, then for each draw: amount, expiry of the counters in ms (0: never).
--- Returns  OK now until_ms (0: not learning), then the seq of each hold that is lost | GEN now
+-- Returns  OK now until_ms (0: not learning), how often a session arrived, then the seq of each hold that is lost | GEN now
 local call, JUMP_MS = redis.call, 600000
 local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local g = call('HMGET', KEYS[1], 'gen', 'learn', 'clk')
+local g = call('HMGET', KEYS[1], 'gen', 'learn', 'clk', 'born')
 local clk, ttl, holds = tonumber(g[3] or '0'), tonumber(ARGV[3]), tonumber(ARGV[4])
 if clk > now then now = clk end
 if g[1] ~= ARGV[1] then return { 'GEN', now } end
@@ -19,11 +19,13 @@ end
 local until_ms = tonumber(g[2] or '0')
 if until_ms <= now then until_ms = 0 end
 local low = tonumber(call('HGET', KEYS[2], 'low') or '0')
+local born, heard = tonumber(g[4] or '0'), call('ZSCORE', KEYS[3], ARGV[2])
+if not heard or tonumber(heard) < now - ttl * 4 / 3 then born = call('HINCRBY', KEYS[1], 'born', 1) end  -- see generation.lua
 call('ZADD', KEYS[3], now, ARGV[2])
 call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - 14 * 86400000)
 if now > clk + 50 then call('HSET', KEYS[1], 'clk', string.format('%.0f', now)) end
 
-local reply, a, k = { 'OK', now, until_ms }, 4, 3
+local reply, a, k = { 'OK', now, until_ms, born }, 4, 3
 for _ = 1, holds do
   local seq, mine, draws, there, adopted = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3]), true, false
   a = a + 3

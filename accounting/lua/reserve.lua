@@ -196,6 +196,9 @@ end
 call('HSET', KEYS[2], 'h:' .. seq, hold)
 call('PEXPIRE', KEYS[2], 14 * 86400000)
 if not s[1] then call('HSETNX', KEYS[2], 'low', '0') end
-if not session then call('ZADD', KEYS[4], now, ARGV[3]) end
+if not session or tonumber(session) < now - ttl / 3 then  -- see generation.lua
+  call('ZADD', KEYS[4], now, ARGV[3])
+  if not session or tonumber(session) < now - ttl * 4 / 3 then call('HINCRBY', KEYS[1], 'born', 1) end
+end
 if now > clk + 50 then call('HSET', KEYS[1], 'clk', str(now)) end
 return reply

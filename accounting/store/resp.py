@@ -8,7 +8,7 @@ Source: https://redis.io/docs/latest/develop/reference/protocol-spec/
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._heard_s = 0.0  # when the server last said something, or had nothing to say
         self._reply_bytes = 0  # of a reply that is not whole yet
         self.closed = False
+        self.on_lost: Callable[[], None] = lambda: None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -120,6 +121,7 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
+        self.on_lost()
         if self._transport is not None:
             self._transport.abort()
         while self._waiting:

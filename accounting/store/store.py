@@ -60,6 +60,7 @@ class Store:
         self.hard = False  # set when a hard budget is configured: a wrong eviction policy then refuses
         self.warnings: list[str] = []
         self.errors_total = 0
+        self.lost = asyncio.Event()  # the connection broke; whoever waits for that clears it
         self.on_latency: Callable[[float], None] = lambda _: None
 
     @property
@@ -221,7 +222,7 @@ class Store:
             except BaseException:
                 connection.close()
                 raise
-            self._connection = connection
+            self._connection, connection.on_lost = connection, self.lost.set
             return connection
         raise failure
 

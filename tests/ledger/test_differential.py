@@ -73,11 +73,11 @@ class Machine(RuleBasedStateMachine):
         self.both("generation", self.run, 0, 15_000, "e1", "")
         self.epoch = "e1"
 
-    def both(self, name: str, *args: Any) -> Any:
+    def both(self, name: str, *args: Any, **more: Any) -> Any:
         """Do it on both sides; the replies must be the same."""
-        mine = getattr(self.model, name)(*args)
+        mine = getattr(self.model, name)(*args, **more)
         TALLY[name, bytes(mine[0]) if isinstance(mine, list) and isinstance(mine[0], bytes) else b""] += 1
-        theirs = getattr(self.lua, name)(*args)
+        theirs = getattr(self.lua, name)(*args, **more)
         assert theirs == mine, f"{name}{args}: the script says {theirs}, the model {mine}"
         return theirs
 
@@ -226,8 +226,9 @@ class Machine(RuleBasedStateMachine):
             self.the_clock_leaps()
         elif what == 1:
             self.a_server_is_met(
-                data.draw(st.sampled_from((0, 6_000))), data.draw(st.booleans()), data.draw(st.booleans())
-            )
+                data.draw(st.sampled_from((0, 6_000))), data.draw(st.booleans()), data.draw(st.booleans()),
+                data.draw(st.sampled_from(SIDS)), data.draw(st.integers(0, 9)),
+            )  # fmt: skip
         elif what == 2:
             self.what_came_since_is_lost()
         elif what == 3:
@@ -262,11 +263,15 @@ class Machine(RuleBasedStateMachine):
         if seen:
             self.cfg = cfg
 
-    def a_server_is_met(self, learn: int, fresh: bool, another: bool) -> None:
+    @rule(sid=st.sampled_from(SIDS), arrivals=st.integers(0, 4))
+    def all_is_told(self, sid: str, arrivals: int) -> None:
+        self.both("generation", self.run, 6_000, 15_000, "e", self.epoch, sid, arrivals, told=True)
+
+    def a_server_is_met(self, learn: int, fresh: bool, another: bool, sid: str, arrivals: int) -> None:
         if another:
             self.runs += 1
             self.run = f"run{self.runs}"
-        self.both("generation", self.run, learn, 15_000, f"e{self.runs}", "" if fresh else self.epoch)
+        self.both("generation", self.run, learn, 15_000, f"e{self.runs}", "" if fresh else self.epoch, sid, arrivals)
 
     def it_is_saved(self) -> None:
         keys = [k for k in self.clocked("KEYS", "*") if k != b"now"]

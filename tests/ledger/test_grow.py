@@ -89,7 +89,7 @@ def test_a_heartbeat_that_knows_only_the_old_size_keeps_all(scene):
     scene.reserve(d, wanted=10, least=10, seq=1)
     grow(scene, 1, [d], 40)
     scene.lua.now = START + TTL - 1
-    assert scene.lua.extend(RUN, "s", TTL, [(1, 10, [("b1", "total", 10)])])[3:] == []
+    assert scene.lua.extend(RUN, "s", TTL, [(1, 10, [("b1", "total", 10)])])[4:] == []
     scene.lua.now = START + TTL + 5
     assert scene.lua.read([d])[3] == 40
 
