@@ -28,6 +28,7 @@ _NOT_NOW = (
 _WRONG_NODE = ("READONLY", "MASTERDOWN")
 _REDIRECTS_MAX = 4
 _SILENT_S = 1.0
+_LATE = "the store did not answer in time"
 _IN_SCRIPT = re.compile(
     r"^ERR Error running script .*: -([A-Z]+) ", re.DOTALL
 )  # how Redis 6 tells what went wrong inside one
@@ -114,8 +115,10 @@ class Store:
             try:
                 return await _ask(connection, before, "EVALSHA", script.sha, *head, until_s=until_s)
             except StoreReplyError as error:
-                if not str(error).startswith("NOSCRIPT") or loop.time() >= until_s:
+                if not str(error).startswith("NOSCRIPT"):
                     raise
+                if loop.time() >= until_s:  # no rejection: whoever settles would take it for one, and try no more
+                    raise StoreUnavailableError(_LATE) from error
             return await _ask(connection, before, "EVAL", script.text, *head, until_s=until_s)
 
         return await self._guarded(evaluate, deadline_s or self.deadline_s)

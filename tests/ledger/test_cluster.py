@@ -122,7 +122,7 @@ async def test_a_primary_killed_under_load_is_out_for_seconds_and_then_all_is_ex
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 async def test_thirty_primaries_killed_under_load(cluster, tmp_path, seed):
-    await killed_under_load(cluster, tmp_path, seed, kills=30, outage_s=15)
+    await killed_under_load(cluster, tmp_path, seed, kills=30, outage_s=8)
 
 
 @pytest.mark.slow
