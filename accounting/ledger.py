@@ -13,7 +13,7 @@ from typing import Any
 
 from accounting.acquaintance import Acquaintance
 from accounting.ask import Ask
-from accounting.escrow import Escrows
+from accounting.escrow import ESCROW_ID, Escrows
 from accounting.growing import grow_arguments, grown
 from accounting.heartbeat import beat
 from accounting.hold import BudgetRefusedError, Hold, LearningError, RefusedError
@@ -201,7 +201,7 @@ class Ledger:
             self._seq += 1
             seq, began_s, tried = self._seq, loop.time(), list[Window]()
             try:
-                hold = await self._reserved(seq, ask, "escrow", tried, began_s + self.store.deadline_s)
+                hold = await self._reserved(seq, ask, ESCROW_ID, tried, began_s + self.store.deadline_s)
             except RefusedError:
                 continue
             except StoreError:

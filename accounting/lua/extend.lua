@@ -1,5 +1,6 @@
 -- Heartbeat: give open holds another ttl_ms, and say which are no longer there. While the store is learning after it lost
--- writes, a hold that is missing and not settled is adopted: it was admitted once.
+-- writes, a hold that is missing and not settled is adopted: it was admitted once. So is what one had grown by, if its owner
+-- knows of more output than the store; an owner who says 0 leaves that to the store.
 --
 -- KEYS  1 general, 2 session, 3 sessions; then for each hold and each of its draws: counters, holds.
 -- ARGV  1 run id of the server, 2 sid, 3 ttl_ms, 4 number of holds;
@@ -33,10 +34,16 @@ for _ = 1, holds do
   local known = {}  -- granted, amount, amount …: what is held if it has grown since
   for n in string.gmatch(mark[2] or '', '%d+') do known[#known + 1] = n end
   local adopt = until_ms > 0 and tonumber(seq) > low and not mark[1]
+  local grew = adopt and known[1] and tonumber(mine) > tonumber(known[1])
   for i = 1, draws do
     local b, x, amount, expiry = KEYS[k + 1], KEYS[k + 2], known[i + 1] or ARGV[a + 1], ARGV[a + 2]
     local member = ARGV[2] .. '.' .. seq .. '|' .. amount
     local score = call('ZSCORE', x, member)
+    if grew and tonumber(ARGV[a + 1]) > tonumber(amount) then
+      if call('ZREM', x, member) == 1 and amount ~= '0' then call('HINCRBY', b, 'held', '-' .. amount) end
+      amount, score = ARGV[a + 1], false
+      member = ARGV[2] .. '.' .. seq .. '|' .. amount
+    end
     if score and tonumber(score) > now then
       call('ZADD', x, 'XX', now + ttl, member)
     elseif adopt then

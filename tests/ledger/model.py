@@ -196,6 +196,9 @@ class Model:
                 amount = known[1][i] if known else told
                 amounts.append(amount)
                 c = self.counters.setdefault((budget, pid), Counters())
+                if adopt and known and granted > known[0] and told > amount:
+                    c.holds.pop(f"{sid}.{seq}", None)
+                    amounts[-1] = amount = told
                 hold = c.holds.get(f"{sid}.{seq}")
                 if hold is not None and hold.expiry > now:
                     hold.expiry = now + ttl
