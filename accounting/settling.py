@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,14 @@ class Settler:
         self.pending[item.seq] = item
         self.unsent += 1
         self._supervisor.spawn(self._until_known(item, told), name="settle")
+
+    async def unknown(self, seqs: Sequence[int], sid: str) -> set[int]:
+        """Return which of a session's calls the store does not know to be over. Raises StoreError."""
+        marks = await self._store.call(
+            "HMGET", self._store.key("s", sid), "low", *(f"d:{seq}" for seq in seqs), deadline_s=DEADLINE_S
+        )
+        low = int(marks[0] or 0)
+        return {seq for seq, mark in zip(seqs, marks[1:], strict=True) if mark is None and seq > low}
 
     async def deliver_pending(self) -> None:
         """Deliver once, now, all that waits for its next try. Raises StoreError, but not for what the store rejects."""

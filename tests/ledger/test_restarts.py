@@ -34,7 +34,7 @@ async def killed_under_load(tmp_path, keeping: str, *, kills: int, seed: int, lo
                 await load.admits(40)
             await load.agrees()
             print(f"the slowest answer took {truth.slowest_s:.2f} s")
-            print(f"{load.calls} calls, {len(truth.refused_s)} refused, longest outage {truth.outage_s():.2f} s")
+            print(f"{load.calls} calls, {len(truth.refused_s)} refused, outages of {truth.outages_s()} s")
             return load, [s.ledger.settler.tally for s in ours]
 
 
