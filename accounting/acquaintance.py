@@ -42,7 +42,7 @@ class Acquaintance:
     ) -> None:
         self._store, self._settler, self._supervisor, self._give_back = store, settler, supervisor, give_back
         self._sid, self._ttl_ms, self._learn_ms = sid, ttl_ms, 0 if embedded else LEARN_MS
-        self.arrivals = 0  # how often a session came, as far as the store told us: it may forget some, and wait for too few
+        self.arrivals = 0  # how often a session came, as far as we were told: the store may have forgotten some
         self._run_id = self._epoch = ""  # as we last met it
         self._learning_until_s = 0.0
         self._giving_back = False
@@ -119,8 +119,7 @@ class Acquaintance:
                     await self._give_back()
                     if run_id == self._run_id == self._store.run_id:
                         self._settler.trusted_run_id = run_id
-                        while await self._lasts(run_id) and self._settler.trusted_run_id == run_id:
-                            await asyncio.sleep(_LOOK_S)
+                        await self._until_over(run_id)
                         if self._settler.trusted_run_id == run_id:
                             return
                 except StoreError as error:
@@ -129,6 +128,13 @@ class Acquaintance:
                     wait_s = min(wait_s * 2, _AGAIN_S_MAX)
         finally:
             self._giving_back = False
+
+    async def _until_over(self, run_id: str) -> None:
+        """Say that all is told, again and again, until the lesson is over or there is more to tell."""
+        while await self._lasts(run_id):
+            if self._settler.trusted_run_id != run_id:
+                return
+            await asyncio.sleep(_LOOK_S)
 
     async def _lasts(self, run_id: str) -> bool:
         """Say that all is told; return whether the store learns still. Raises StoreError, also if all must be told again."""

@@ -28,7 +28,7 @@ class Rules(NamedTuple):
     remembers: bool = True  # a call whose lease ended cannot be granted anew by a late copy of its reserve
     adopt: bool = True  # a store that lost writes is told what is held before it admits again
     awaits: bool = True  # its lesson does not end before all whom it knows have told
-    waits_least: bool = True  # nor before those told that came so lately that it may have forgotten them, and nobody else knows
+    waits_least: bool = True  # nor before those told that it forgot and nobody else knows, since they came so lately
     tells_pending: bool = True  # nor before those who say so have told what was still on its way, too
     counts_arrivals: bool = True  # nor early, if somebody knows of more sidecars than it does
 
@@ -310,7 +310,8 @@ class Protocol:
                         f"sidecar {one} stands still",
                         world._replace(stalled=world.stalled | {one}, stalls=world.stalls + 1),
                     )
-        waiting = set(world.came - world.said - world.stalled - dead)  # who would speak within the time of a whole lesson
+        # Who would speak within the time of a whole lesson.
+        waiting = set(world.came - world.said - world.stalled - dead)
         if world.behind and world.early and self._heard_enough(world, waiting):
             yield "the lesson ends early", self._ended(world)
         if world.behind and not waiting:
@@ -336,9 +337,7 @@ class Protocol:
 
         Answers of the server that is gone do not outlive this: their connection was closed before.
         """
-        old = {
-            m for m in world.mail if m.kind in ANSWERS and m.run != world.run and self.calls[m.call].sidecar == one
-        }
+        old = {m for m in world.mail if m.kind in ANSWERS and m.run != world.run and self.calls[m.call].sidecar == one}
         mine = [(i, o) for i, o in enumerate(world.owners) if self.calls[i].sidecar == one]
         world = world._replace(mail=world.mail - old)
         books = world.books

@@ -19,7 +19,10 @@ EXHAUSTED = [
         SAME, Bounds(lapses=0, crashes=0, sends=1, doubles=False), 137_027, id="a rollback", marks=pytest.mark.slow
     ),
     pytest.param(
-        TWO, Bounds(lapses=0, crashes=0, sends=1, doubles=False, losses=False), 233_200, id="two sidecars and a rollback",
+        TWO,
+        Bounds(lapses=0, crashes=0, sends=1, doubles=False, losses=False),
+        233_200,
+        id="two sidecars and a rollback",
         marks=[pytest.mark.long, pytest.mark.timeout(600)],
     ),  # fmt: skip
 ]
@@ -105,9 +108,7 @@ def test_a_known_mistake_breaks_a_promise(rule, calls, bounds, promise):
 def lost_sight(*listed: int) -> World:
     """Two sidecars that know of each other, and a copy of the store from before it knew all of them."""
     both = frozenset((0, 1))
-    return World(
-        Books(roster=both), (Owner(), Owner()), came=both, knows=(2, 2), saved=Books(roster=frozenset(listed))
-    )
+    return World(Books(roster=both), (Owner(), Owner()), came=both, knows=(2, 2), saved=Books(roster=frozenset(listed)))
 
 
 LESSON = SMALL._replace(rollbacks=1, sends=1, doubles=False, losses=False)

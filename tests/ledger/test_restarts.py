@@ -185,7 +185,5 @@ async def test_fifty_kills_of_the_store_with_the_real_lesson(tmp_path, seed, kee
         for number in range(2):
             (folder := tmp_path / str(number)).mkdir()
             group.create_task(
-                killed_under_load(
-                    folder, keeping, kills=25, seed=seed + number, lost_bytes=60_000, small=5_000 * WORST
-                )
+                killed_under_load(folder, keeping, kills=25, seed=seed + number, lost_bytes=60_000, small=5_000 * WORST)
             )
