@@ -120,11 +120,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def stalled(server, tmp_path, mode="hard", seam=SEAM):
+async def stalled(server, tmp_path, mode="hard", seam=SEAM, more=""):
     (tmp_path / "seam").mkdir()
     (tmp_path / "seam" / "sitecustomize.py").write_text(seam)
     async with provider(tmp_path / "invoice") as fake_url:
-        text = config_text(server, tmp_path / "data", fake_url, more=BUDGET.replace("MODE", mode))
+        text = config_text(server, tmp_path / "data", fake_url, more=BUDGET.replace("MODE", mode) + more)
         (config_file := tmp_path / "bursar.yaml").write_text(text)
         (budget,) = file_budgets(load_text(text, "test.yaml", {}).config.budgets)
         store, supervisor = store_of(server, text), Supervisor()
@@ -206,8 +206,11 @@ async def test_a_soft_budget_ends_nothing(tmp_path, store):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("taken", [True, False], ids=["its room is taken", "its room is free"])
 async def test_a_stop_of_two_real_leases_costs_nothing_beyond_the_limit(tmp_path, store, taken):
-    """B3 as it is: a lease of 30 s, heartbeats of 5 s, and a process that stands still for a minute."""
-    async with stalled(store, tmp_path, seam="") as scene:
+    """B3 as it is: a lease of 30 s, heartbeats of 5 s, and a process that stands still for a minute.
+
+    Which is how long a provider may be silent, too: without more patience than that, the stream ends as if it had been.
+    """
+    async with stalled(store, tmp_path, seam="", more="timeouts: {idle: 180}\n") as scene:
         before, other = scene.client.tokens, None
         if taken:
             other = await scene.take(ASKED, within_s=45)
