@@ -86,11 +86,12 @@ class Scene:
         )
 
     async def passed(self, ms):
-        """Wait until so much time has passed on the store's clock."""
+        """Wait until so much time has passed on the store's clock; the other ledger keeps what it holds."""
         seconds, _ = await self.store.call("TIME")
         until_s = int(seconds) + ms // 1000 + 1
         async with asyncio.timeout(ms / 1000 + 15):
             while int((await self.store.call("TIME"))[0]) < until_s:
+                await self.ledger.extend()
                 await asyncio.sleep(0.2)
 
     async def take(self, amount, within_s=15):

@@ -107,7 +107,9 @@ async def killed_under_load(cluster: Cluster, tmp_path, seed: int, kills: int, o
         await load.agrees()
         print(f"{load.calls} calls, {len(truth.refused_s)} refused, outages of {truth.outages_s()} s")
         print(f"the slowest answer took {truth.slowest_s:.2f} s")
-        assert statistics.median(truth.outages_s()) < outage_s, "of all the kills; a single one may meet a machine at work"
+        assert statistics.median(truth.outages_s()) < outage_s, (
+            "of all the kills; a single one may meet a machine at work"
+        )
 
 
 @pytest.mark.slow
