@@ -219,11 +219,13 @@ async def test_a_stop_of_two_real_leases_costs_nothing_beyond_the_limit(tmp_path
         scene.running.signal(signal.SIGCONT)
         await asyncio.wait_for(scene.stream, 30)
         record, used, held = await scene.judged()
-        assert record["output"] == used == scene.client.tokens
+        assert record["output"] == used
         if taken:
-            assert used == before, "nothing was written after the lease"
+            assert scene.client.tokens == before, "nothing was written after the lease"
+            assert before <= used <= before + 256, "what had been taken up until then is charged, late"
             assert (scene.client.finish, scene.client.done, record["outcome"], held) == ("length", True, "cut", ASKED)
             assert used + held <= LIMIT
             scene.ledger.release(other)
         else:
+            assert scene.client.tokens == used
             assert (used, scene.client.finish, record["outcome"], held) == (LENGTH, "stop", "ok", 0)

@@ -93,11 +93,11 @@ for i, d in ipairs(D) do
   if add > d.bound then call('HINCRBY', d.b, 'over', str(add - d.bound)) end
   d.used = d.used + add
   -- One write: each is one more in the file and for the replicas.
-  if told then
-    call('HSET', d.b, 'held', str(d.held), d.field, str(d.used), 'n', str(d.n + 1))
-  elseif add > 0 or d.member or d.score then
-    call('HSET', d.b, 'held', str(d.held), d.field, str(d.used))
-  end
+  local fields = {}
+  if d.member or d.score then fields = { 'held', str(d.held) } end
+  if add > 0 then fields[#fields + 1], fields[#fields + 2] = d.field, str(d.used) end
+  if told then fields[#fields + 1], fields[#fields + 2] = 'n', str(d.n + 1) end
+  if #fields > 0 then call('HSET', d.b, unpack(fields)) end
   if d.fresh and d.expiry > 0 and call('PTTL', d.b) == -1 then call('PEXPIREAT', d.b, ARGV[HEAD + i * DRAW]) end
   reply[#reply + 1] = d.field == 'used' and d.used or window(d.b)
   reply[#reply + 1] = d.held
