@@ -61,7 +61,9 @@ class Acquaintance:
             self._settler.trusted_run_id = run_id  # it has been told nothing that it could have lost
         if until_ms:
             self.learns(until_ms, now_ms)
-        elif self._settler.trusted_run_id != run_id:
+        if (
+            self._settler.trusted_run_id != run_id
+        ):  # also if it learns no longer than the one just before, which we told
             self._begin()
         return now_ms
 

@@ -164,7 +164,7 @@ class Charge:
         total, cost, version, billable = _sum(self._attempts, usages)
         last, caller = self._attempts[-1] if self._attempts else None, self.caller
         provider, upstream_model = (last.provider, last.model) if last else ("", "")
-        route, now_s = f"{provider}/{upstream_model}" if last else "", asyncio.get_running_loop().time()
+        route, now_s = f"{provider}/{upstream_model}" if last else "", self.till.ledger.store.now_s()
         self.receipt = receipt = Receipt(
             request_id=self.request_id, caller=caller, model=self.model, provider=provider,
             upstream_model=upstream_model, response_model=last.meter.response_model if last else None,
@@ -193,7 +193,7 @@ class charged:  # noqa: N801 - reads as the verb that it is: async with charged(
         self._charge: Charge | None = None
 
     async def __aenter__(self) -> Charge:
-        began_s = asyncio.get_running_loop().time()
+        began_s = self._till.ledger.store.now_s()
         hold = await self._till.ledger.reserve(self._ask, request_id=self._request_id, notes=self._notes)
         self._charge = Charge(
             till=self._till, hold=hold, request_id=self._request_id, caller=self._caller, model=self._model, began_s=began_s

@@ -6,6 +6,7 @@ a caller's next call through the same sidecar sees it.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -32,7 +33,7 @@ from accounting.reserving import (
 )
 from accounting.settlement import Settlement, Spent, open_note, overspent, settlement
 from accounting.settling import Settler
-from accounting.store.errors import StoreError, StoreNotAskedError, StoreUnavailableError
+from accounting.store.errors import StoreChangedError, StoreError, StoreNotAskedError, StoreUnavailableError
 from accounting.store.scripts import script
 from accounting.store.store import Store
 from accounting.supervisor import Supervisor
@@ -83,7 +84,7 @@ class Ledger:
         """The store's clock, as far as we know it, in epoch milliseconds."""
         if not self._offset_ms:
             return int(datetime.now(UTC).timestamp() * 1000)
-        return int(asyncio.get_running_loop().time() * 1000 + self._offset_ms)
+        return int(self.store.now_s() * 1000 + self._offset_ms)
 
     async def start(self, timeout_s: float = 5.0) -> None:
         """Meet the store: learn its clock and its generation. Raises StoreError."""
@@ -98,7 +99,7 @@ class Ledger:
         if self.settler.unsent:
             await asyncio.sleep(0)  # what was settled before leaves before
         self._seq += 1
-        seq, began_s = self._seq, asyncio.get_running_loop().time()
+        seq, began_s = self._seq, self.store.now_s()
         tried: list[Counted] = []
         try:
             if ask.draws or ask.rates:
@@ -189,7 +190,7 @@ class Ledger:
         if self._known.changed:
             await self._meet(self.store.deadline_s)
         keys, args = grow_arguments(hold, ask, self.store.key, (self.store.run_id, self.sid, TTL_MS), wanted, least)
-        reply = await self.store.run(script("grow"), keys, args)
+        reply = await self.store.run(script("grow"), keys, args, only_run_id=self.store.run_id)
         if reply[0] == b"LOST":
             hold.lost = hold.seq in self.open
         if reply[0] == b"GEN":
@@ -222,21 +223,25 @@ class Ledger:
 
     async def _reserved(self, seq: int, ask: Ask, request_id: str, tried: list[Counted], until_s: float) -> Hold:
         """`tried` is made to hold the windows that were last asked for: there, and nowhere else, something may be held."""
-        loop = asyncio.get_running_loop()
+        now_s = self.store.now_s
         for _ in range(_TRIES_MAX):
             if self._known.changed:
-                await self._meet(max(0.001, until_s - loop.time()))
+                await self._meet(max(0.001, until_s - now_s()))
             now_ms = self.now_ms()
             tried[:] = counted = [self._windows.of(draw.budget, now_ms) for draw in ask.draws]
-            head = (self.store.run_id, self.config_version, self.sid, seq, TTL_MS)
+            run_id, left_s = self.store.run_id, max(0.001, until_s - now_s())
+            head = (run_id, self.config_version, self.sid, seq, TTL_MS)
             keys, args = reserve_arguments(ask, counted, self.store.key, head, self._own_keys)
-            reply = await self.store.run(script("reserve"), keys, args, deadline_s=max(0.001, until_s - loop.time()))
-            self._offset_ms = int(reply[1]) - loop.time() * 1000
+            try:
+                reply = await self.store.run(script("reserve"), keys, args, deadline_s=left_s, only_run_id=run_id)
+            except StoreChangedError:  # one that lost writes may believe that it still is the process we know
+                continue
+            self._offset_ms = int(reply[1]) - now_s() * 1000
             verdict = reply[0]
             if verdict == b"OK":
                 return held(seq, ask, counted, reply, request_id)
             if verdict == b"GEN":
-                await self._meet(max(0.001, until_s - loop.time()))
+                await self._meet(max(0.001, until_s - now_s()))
             elif verdict != b"CLOCK":  # a clock that we had wrong is right now
                 error = refusal(verdict, ask, counted, reply)
                 if not isinstance(error, StoreError):
@@ -288,9 +293,13 @@ class Ledger:
             await self._meet(EXTEND_S)
         keys, rest = extend_arguments(holds, self.store.key, self.sid, TTL_MS)
         for _ in range(_TRIES_MAX):
-            reply = await self.store.run(script("extend"), keys, [self.store.run_id, *rest], deadline_s=EXTEND_S)
-            if reply[0] != b"GEN":
-                break
+            run_id = self.store.run_id
+            with contextlib.suppress(StoreChangedError):
+                reply = await self.store.run(
+                    script("extend"), keys, [run_id, *rest], deadline_s=EXTEND_S, only_run_id=run_id
+                )
+                if reply[0] != b"GEN":
+                    break
             await self._meet(EXTEND_S)
         else:
             return

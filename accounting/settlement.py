@@ -73,8 +73,12 @@ def settlement(hold: Hold, spent: Spent) -> Settlement:
     taken = amounts_by_unit(s.requests, s.input_tokens, s.output_tokens, s.cost_nanousd) if s.record else None
     rows = [
         (
-            row.counters_key, row.holds_key, row.field, _held(row) if row.cover_seq else row.amount,
-            taken[row.budget.unit] if taken else 0, row.expiry_ms,
+            row.counters_key,
+            row.holds_key,
+            row.field,
+            _held(row) if row.cover_seq else row.amount,
+            taken[row.budget.unit] if taken else 0,
+            row.expiry_ms,
         )
         for row in hold.rows
     ]

@@ -15,7 +15,8 @@ from accounting.charge import Attempt, Charge
 from accounting.meter import Meter
 from accounting.record import record
 from accounting.tokens.counter import count_input
-from adapters.base import Call, Media, UpstreamRequest
+from adapters.base import Call, Media
+from adapters.credentials.base import signed
 from adapters.errors import (
     AdapterError,
     InvalidRequestError,
@@ -31,7 +32,7 @@ from proxy.beginning import Begun
 from proxy.health import REFUSED_S, Health
 from proxy.latency import Latencies
 from proxy.retrying import RetryBudget, blames_target, grant_left, is_far_away, wait_s
-from proxy.upstreams import PATIENT_S, Target, Upstream
+from proxy.upstreams import PATIENT_S, Target
 
 _THINKS = re.compile(r"(^|[/.-])(o\d|gpt-5|gpt-oss|grok-[34]|deepseek-r|qwq)|reason|think|research|magistral|-pro\b")
 _ONLY = (0,)
@@ -188,7 +189,11 @@ class Trier:
         if wanted := upstream.adapter.wanted_media(call):
             call = replace(call, media={url: await self.fetch(url) for url in wanted})
         exchange = upstream.adapter.exchange(call)
-        request = await _signed(exchange.request, upstream, key, course.charge.request_id)
+        ours = (
+            "x-request-id",
+            course.charge.request_id,
+        )  # so that the provider's logs and ours can be laid side by side
+        request = await signed(exchange.request, upstream.credentials[key], (*upstream.headers, ours))
         meter = Meter(target.model, lambda: count_input(asked.operation, asked.body, target.model))
         attempt = Attempt(upstream.name, target.model, plan.terms.prices[number], meter, billable=True)
         course.attempts.append(course.charge.begin(attempt))
@@ -211,16 +216,6 @@ class Trier:
             target=target, exchange=exchange, attempt=attempt, granted=course.granted,
             answer=found.answer, translator=found.translator, response=found.response, first=found.first,
         )  # fmt: skip
-
-
-async def _signed(asks: UpstreamRequest, upstream: Upstream, key: int, request_id: str) -> UpstreamRequest:
-    """Return the request as it is sent; it bears our id, so that the provider's logs and ours can be laid side by side."""
-    headers = (*asks.headers, *upstream.headers, ("x-request-id", request_id))
-    credentials = upstream.credentials[key]
-    if credentials.fixed is not None:
-        headers = (*headers, *credentials.fixed)
-    request = UpstreamRequest(method=asks.method, url=asks.url, headers=headers, body=asks.body)
-    return request if credentials.fixed is not None else await credentials.apply(request)
 
 
 def limits(target: Target, asked: Asked, left_s: float) -> Timeouts:

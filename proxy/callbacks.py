@@ -23,6 +23,7 @@ from accounting.ledger import Ledger
 from accounting.meter import Meter
 from accounting.reading import Reader
 from accounting.supervisor import Supervisor
+from accounting.tokens.output import OutputCount
 from adapters.base import UpstreamRequest
 from adapters.clients.texts import content_of
 from adapters.errors import AdapterError, UpstreamError
@@ -143,6 +144,10 @@ class _Overheard(Meter):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._meter, name)
 
+    @property
+    def output(self) -> OutputCount:  # what the meter sees is seen there
+        return self._meter.output
+
     def observe(self, chunks: Iterable[JSON]) -> None:
         seen = list(chunks)
         self._known.hear(seen)
@@ -155,7 +160,10 @@ class FedTrier(Trier):
 
     feed: CallbackFeed
 
-    async def begin(self, plan: Plan, charge: Charge) -> Begun:
+    def begin(self, plan: Plan, charge: Charge) -> Coroutine[Any, Any, Begun]:
+        return Trier.begin(self, plan, charge) if self.feed.runner.idle else self._told(plan, charge)
+
+    async def _told(self, plan: Plan, charge: Charge) -> Begun:
         self.feed.begun(plan, charge)
         try:
             begun = await Trier.begin(self, plan, charge)

@@ -26,6 +26,7 @@ from proxy.cache import AnswerCache, Kept, asks_only_for_speed, headers_of
 from proxy.config.environment import CallDefaults
 from proxy.config.model import Config, Server, Timeouts
 from proxy.errors import ClientError, from_adapter, unavailable
+from proxy.grant import Grant
 from proxy.outlet import Outlet
 from proxy.principal import Principal
 from proxy.refusals import refusal
@@ -34,7 +35,7 @@ from proxy.rules import Rules
 from proxy.serving.request import BodyTooLargeError, Request
 from proxy.serving.response import Answer, Response, StreamedResponse
 from proxy.slices import Slices
-from proxy.streaming import Grant, Relay, read_to_end
+from proxy.streaming import Relay, read_to_end
 from proxy.telemetry import Telemetry
 from proxy.tending import Tender
 from proxy.upstreams import Target
@@ -91,7 +92,7 @@ class Gateway:
     async def call(self, request: Request, operation: Operation, request_id: str) -> Answer:
         """Serve one POST. Raises ClientError."""
         raw = await self.body(request)
-        began_s = asyncio.get_running_loop().time()
+        began_s = self.till.ledger.store.now_s()
         for attempt in range(RULES_TRIES):
             last = attempt + 1 == RULES_TRIES
             admitted, rules = await self._admitted(request, operation, raw, request_id, began_s)
@@ -222,7 +223,7 @@ class Gateway:
             notes=admitted.notes(),
         ) as charge:
             self.telemetry.admission.note(charge.began_s - admitted.began_s)
-            self.telemetry.reserve.note(asyncio.get_running_loop().time() - charge.began_s)
+            self.telemetry.reserve.note(self.till.ledger.store.now_s() - charge.began_s)
             plan = Plan(asked=asked, targets=admitted.targets, terms=terms, created=int(time.time()))  # noqa: TID251 - `created` is wall time
             try:
                 begun = await self.trier.begin(plan, charge)

@@ -42,17 +42,19 @@ class Relayed:
             await asyncio.to_thread(load, self._encoding)
         self.note_at_once()
 
-    def note_at_once(self) -> None:
-        """As `note`, without waiting; it may block to load ranks unless `counts_at_once`."""
+    def note_at_once(self) -> bool:
+        """As `note`, without waiting; it may block to load ranks unless `counts_at_once`. Return whether it counted."""
         if self._charge.receipt is not None:
             self.room = UNTAKEN_MAX
-            return
-        if self._is_due():
+            return False
+        due = self._is_due()
+        if due:
             before, self._count = self._count, self.counted_at_once()
             self._bound = self._meter.output.upper_bound
             self._write(max(before, self._count - INTERVAL_TOKENS))
         most = self._count + self._more()
         self.room = max(0, self._noted + INTERVAL_TOKENS - most) * 100 // max(100, self._margin_percent)
+        return due
 
     def again(self) -> None:
         """Write the last note once more: the call is held under another number now."""

@@ -78,6 +78,7 @@ class Sidecar:
         self.feed = CallbackFeed(self.telemetry.registry)
         self._transports = Transports()
         self.url = self.ops_url = ""
+        self._receipts: list[Receipt] = []  # of calls that were settled in this turn of the loop
         self.drain_asked = asyncio.Event()  # whoever runs the sidecar then calls `stop`
         self.routes: Routes
         self._prices = build_prices(config)
@@ -299,8 +300,16 @@ class Sidecar:
         return missing
 
     def _receipt(self, receipt: Receipt) -> None:
-        self.telemetry.receipt(receipt)
-        self.feed.receipt(receipt)
+        """Take note of a settled call; it is told when its answer has left."""
+        if not self._receipts:
+            asyncio.get_running_loop().call_soon(self._tell_receipts)
+        self._receipts.append(receipt)
+
+    def _tell_receipts(self) -> None:
+        receipts, self._receipts = self._receipts, []
+        for receipt in receipts:
+            self.telemetry.receipt(receipt)
+            self.feed.receipt(receipt)
 
 
 def _file_state(source: str) -> tuple[int, int] | None:

@@ -5,17 +5,15 @@ last bytes leave. A stream that passes its grant is ended here, as OpenAI would 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from accounting.charge import Charge
 from accounting.renewing import leased, renewed
 from accounting.store.errors import StoreError
-from accounting.tokens.families import encoding_for
 from adapters.errors import UpstreamError
 from adapters.sse import KEEPALIVE, encode
 from adapters.transport.base import UpstreamResponse
 from proxy.beginning import Begun
+from proxy.grant import Grant, More
 from proxy.outlet import Outlet
 from proxy.relayed import UNTAKEN_MAX, Relayed
 
@@ -24,26 +22,6 @@ SLICE_BYTES_MAX = 4096  # and before the next write: while a client does not rea
 LEFT_MIN = 4  # tokens of text, before the next look at the grant
 END_BYTES_MAX = 64 * 1024
 END_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """What the stream may give in all, over its choices; `tokens` is None where no budget depends on it."""
-
-    tokens: int | None
-    slack: int = 0  # how far our count of an honest provider's tokens may lie above its own
-
-    @classmethod
-    def of(cls, granted: int, choices: int, model: str, *, clamps: bool) -> "Grant":
-        """Return the grant; the slack is small where the tokenizer is the model's own."""
-        if not clamps:
-            return cls(tokens=None)
-        tokens = granted * choices
-        _, exact = encoding_for(model)
-        return cls(tokens=tokens, slack=16 + tokens // 50 if exact else 64 + tokens * 2 // 5)
-
-
-More = Callable[[], Awaitable[Grant | None]]  # None: no more can be had
 
 
 class Relay:
@@ -64,6 +42,7 @@ class Relay:
         self._free = 0  # so much may be untaken before the meter must be asked
         self._look_at = 0  # `_seen` from which on the grant may have been passed
         self._rest = b""
+        self._fed: bytes | None = None  # what goes out for a piece that was fed and not taken: the stream's last
         self._is_past = False  # the grant was passed while the task waited
         self._ended_by: UpstreamError | None = None
         self.outcome = "ok"
@@ -92,34 +71,40 @@ class Relay:
             self._outlet.put(KEEPALIVE)
 
     async def _pieces(self) -> None:
-        translator = self._translator
         out, self._begun.first = self._begun.first, b""  # it may be large, and the client may take its time
-        while True:
-            if translator.finished or translator.error is not None:
-                await self._last(out)
-                return
-            if out:
-                if self._lapsed() and not await self._renewed():
-                    await self._end_here()
-                    return
-                await self._send(out)
-                if self._may_be_past() and await self._passed():
-                    await self._end_here()
-                    return
-                self._free = self._surely_free()
-            try:
-                piece = self._slice(self._rest or await self._response.next_piece())
-            except UpstreamError as error:
-                if self._is_past:
-                    await self._end_here()
-                    return
+        over = self._translator.finished or self._translator.error is not None
+        while not over:
+            if out and not await self._sent(out):
+                break
+            out, over = await self._next()
+        if over and not self._is_past:
+            await self._last(out)
+        else:
+            await self._end_here()
+
+    async def _sent(self, out: bytes) -> bool:
+        """Send; False if the stream must end here: what it holds is no longer its own, or used up."""
+        if self._lapsed() and not await self._renewed():
+            return False
+        await self._send(out)
+        if self._may_be_past() and await self._passed():
+            return False
+        self._free = self._surely_free()
+        return True
+
+    async def _next(self) -> tuple[bytes, bool]:
+        """Return what goes out for the next piece that was not relayed at once, and whether that is the last."""
+        translator = self._translator
+        try:
+            piece = self._slice(self._rest or await self._response.next_piece())
+        except UpstreamError as error:
+            if self._fed is None and not self._is_past:
                 translator.error = self._ended_by or error
-                out = b""
-                continue
-            out = translator.feed(piece) if piece else translator.eof()
-            if not piece:
-                await self._last(out)
-                return
+            return self._fed or b"", True
+        if self._fed is not None:
+            return self._fed, True
+        out = translator.feed(piece) if piece else translator.eof()
+        return out, not piece or translator.finished or translator.error is not None
 
     def _at_once(self, piece: bytes) -> bool:
         """Relay a piece without waking the task, if that takes no waiting; else do nothing."""
@@ -130,24 +115,33 @@ class Relay:
             outlet.put(piece)
             self.wrote += 1
             return True
-        return self._counted_at_once(piece)
+        return self._fed_at_once(piece)
 
-    def _counted_at_once(self, piece: bytes) -> bool:
-        """Relay a piece after which the tokens must be counted, or a note be made, if that can be done here."""
+    def _fed_at_once(self, piece: bytes) -> bool:
+        """Translate and relay a piece here, with what is to be counted and noted; not the one that ends the stream."""
         relayed, translator = self._relayed, self._translator
-        if self._more is not None or len(piece) > SLICE_BYTES_MIN or not relayed.counts_at_once:
+        if (
+            self._more is not None
+            or len(piece) > SLICE_BYTES_MIN
+            or self._fed is not None
+            or not relayed.counts_at_once
+        ):
             return False
-        if not translator.passes(piece, UNTAKEN_MAX):
+        out = piece if translator.passes(piece, UNTAKEN_MAX) else translator.feed(piece)
+        if translator.finished or translator.error is not None:
+            self._fed = out
             return False
-        if (translator.untaken or 0) > relayed.room:
-            self._observe()
-            relayed.note_at_once()
-        self._outlet.put(piece)
-        self.wrote += 1
-        if self._may_be_past() and self._passed_at_once():
-            self._is_past = True
-            self._response.close()  # so the task wakes, and ends the stream here
-        self._free = self._surely_free()
+        if out:
+            counted = False
+            if self._is_to_be_noted():
+                self._observe()
+                counted = relayed.note_at_once()
+            self._about_to_write(out)
+            self._outlet.put(out)
+            if (counted or self._may_be_past()) and self._passed_at_once():
+                self._is_past = True
+                self._response.close()  # so the task wakes, and ends the stream here
+            self._free = self._surely_free()
         return True
 
     def _surely_free(self) -> int:
@@ -223,19 +217,24 @@ class Relay:
         return out
 
     async def _send(self, out: bytes) -> None:
-        untaken = self._translator.untaken
-        if untaken is None or untaken > self._relayed.room or untaken > UNTAKEN_MAX:
+        if self._is_to_be_noted():
             self._observe()
             await self._relayed.note()
-        self.wrote += 1
-        self.at_boundary = False
-        now_s = self._loop.time()
-        if self._charge.first_token_s is None:
-            self._charge.first_token_s = now_s - self._charge.began_s
-        self.writing_since_s = now_s
+        self._about_to_write(out)
+        self.writing_since_s = self._loop.time()
         await self._outlet.write(out)
         self.writing_since_s = None
+
+    def _about_to_write(self, out: bytes) -> None:
+        self.wrote += 1
         self.at_boundary = out.endswith((b"\n\n", b"\r\n\r\n"))
+        if self._charge.first_token_s is None:
+            self._charge.first_token_s = self._loop.time() - self._charge.began_s
+
+    def _is_to_be_noted(self) -> bool:
+        """Whether what is about to be written must be metered, and perhaps noted, first."""
+        untaken = self._translator.untaken
+        return untaken is None or untaken > min(self._relayed.room, UNTAKEN_MAX)
 
     def _observe(self) -> None:
         self._meter.observe(self._translator.take_joined())
@@ -263,6 +262,8 @@ class Relay:
 
     def _passed_at_once(self) -> bool:
         """As `_passed`, where no more is to be had and counting takes no waiting."""
+        if self._grant.tokens is None:
+            return False
         self._observe()
         most = self._most()
         used = self._used(most)

@@ -105,7 +105,11 @@ class FaultProxy:
         if self.faults.refuse:
             writer.transport.abort()
             return
-        upstream, server = await self._dial()
+        try:
+            upstream, server = await self._dial()
+        except OSError:  # nobody is there
+            writer.transport.abort()
+            return
         link = Link(writer, server)
         self._links.add(link)
         tasks = [asyncio.create_task(self._requests(link, reader)), asyncio.create_task(self._answers(link, upstream))]

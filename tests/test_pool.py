@@ -542,6 +542,26 @@ def test_a_url_is_taken_apart_without_changing_its_path(url, origin, path, autho
     assert parse_url(url) == (origin, path, authority_)
 
 
+# TLS -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_all_tls_connections_read_into_one_buffer_and_none_gets_anothers_bytes(make, authority, ca_file):  # noqa: F811 - the fixtures
+    async def script(peer):
+        while request := await peer.request():
+            number = int(request.rpartition(b"\r\n\r\n")[2])
+            await peer.write(ok(b"%04d" % number * 50_000))
+
+    transport = make(ca_file=ca_file)
+    async with provider(script, server_context(authority, "localhost")) as server:
+        url = server.url(scheme="https", host="localhost")
+        answers = await asyncio.gather(*(call(transport, url, b"%d" % number, tls=30) for number in range(20)))
+        assert transport.idle > 1
+        buffers = [connection._transport._ssl_protocol._ssl_buffer for connection in transport._open]
+        assert len({id(buffer) for buffer in buffers}) == 1
+        assert len(buffers[0]) <= 32 * 1024
+    assert answers == [b"%04d" % number * 50_000 for number in range(20)]
+
+
 # answers that are read whole --------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from accounting.meter import Meter
@@ -131,14 +131,15 @@ def test_a_meter_learns_the_same_of_texts_that_were_joined(stream, how, glue):
 
 
 @settings(max_examples=400, deadline=None)
-@given(stream=STREAMS, joined=st.booleans(), glue=st.integers(1, 4))
-def test_an_event_that_is_known_again_is_mended_no_less_than_one_that_is_read(stream, joined, glue):
+@given(stream=STREAMS, joined=st.booleans(), glue=st.integers(1, 4), role=st.booleans())
+@example(stream=alike(HEADS[0], KEYS[1], TAILS[0], [b" a", b" b", b" c"]), joined=False, glue=1, role=False)
+def test_an_event_that_is_known_again_is_mended_no_less_than_one_that_is_read(stream, joined, glue, role):
     body = {"stream": True, "stream_options": {"include_usage": True}}
     quick, slow = (adapter(repair=True).exchange(call(body)).stream() for _ in range(2))
     slow._learn_left = 0
     meters, outs = (Meter("m", lambda: 0), Meter("m", lambda: 0)), [[], []]
     pieces = [b"".join(stream[at : at + glue]) for at in range(0, len(stream), glue)]
-    for piece in [ROLE, *pieces, DONE]:
+    for piece in [*([ROLE] * role), *pieces, DONE]:
         outs[1].append(slow.feed(piece))
         outs[0].append(piece if quick.passes(piece, 50) else quick.feed(piece))
         meters[0].observe(quick.take_joined() if joined else quick.take())

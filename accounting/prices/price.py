@@ -86,7 +86,9 @@ class Price:
     version: str = ""  # of the table or configuration it comes from; kept in every record
 
     per_request: int = field(init=False)  # nano-USD of a call before its first token
-    _flat: Rates | None = field(init=False, repr=False, compare=False)  # of a plain call, where its size does not matter
+    _flat: Rates | None = field(
+        init=False, repr=False, compare=False
+    )  # of a plain call, where its size does not matter
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "per_request", _nanousd(self.per_request_pico))

@@ -13,6 +13,10 @@ class StoreNotAskedError(StoreUnavailableError):
     """The breaker is open: nothing was sent, so nothing can have been carried out."""
 
 
+class StoreChangedError(StoreUnavailableError):
+    """Another process answers now than the one that a command was meant for, and it was not sent to that."""
+
+
 class StoreSettingsError(StoreError):
     """The server is set up so that budgets could not be kept; the message names the setting and the remedy."""
 

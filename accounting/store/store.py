@@ -15,8 +15,15 @@ from typing import Any, TypeAlias
 
 from hiredis import ReplyError
 
+from accounting.clock import loop_clock, loop_time_s
 from accounting.store.breaker import Breaker
-from accounting.store.errors import StoreError, StoreNotAskedError, StoreReplyError, StoreUnavailableError
+from accounting.store.errors import (
+    StoreChangedError,
+    StoreError,
+    StoreNotAskedError,
+    StoreReplyError,
+    StoreUnavailableError,
+)
 from accounting.store.resp import Address, Argument, Connection, Told, connect
 from accounting.store.scripts import Script
 from accounting.store.server import ServerInfo, check_info, read_info
@@ -65,6 +72,7 @@ class Store:
         self.warnings: list[str] = []
         self.errors_total = 0
         self.on_latency: Callable[[float], None] = lambda _: None
+        self.now_s: Callable[[], float] = loop_time_s  # of the loop that we are connected on
 
     @property
     def up(self) -> bool:
@@ -100,32 +108,31 @@ class Store:
     ) -> Any:
         """Run a script and return its reply. Raises StoreUnavailableError within the deadline, and StoreReplyError.
 
-        With `only_run_id` it is sent to that server process or to none.
+        With `only_run_id` it is sent to that server process or to none: StoreChangedError tells that there is another now.
         """
-        loop = asyncio.get_running_loop()
-        began_s, head, broken = loop.time(), (len(keys), *keys, *args), False
+        began_s, head, broken = self.now_s(), (len(keys), *keys, *args), False
         until_s = began_s + (deadline_s or self.deadline_s)
         if (connection := self._ready(only_run_id)) is not None:  # nearly always: the rest is for bad days
             try:
                 reply = await connection.send(("EVALSHA", script.sha, *head), until_s)
             except StoreUnavailableError:
-                if not connection.closed or loop.time() >= until_s:
-                    self._failed(loop.time())
+                if not connection.closed or self.now_s() >= until_s:
+                    self._failed(self.now_s())
                     raise
                 broken = True
             else:
                 if not isinstance(reply, ReplyError):  # one is asked for again, where it is known what each means
-                    self._answered(began_s, loop.time())
+                    self._answered(began_s, self.now_s())
                     return reply
 
         async def evaluate(connection: Connection, until_s: float, before: Sequence[str]) -> Any:
             if only_run_id is not None and only_run_id != self.run_id:
                 msg = "the store is another process than before"
-                raise StoreUnavailableError(msg)
+                raise StoreChangedError(msg)
             try:
                 return await _ask(connection, before, "EVALSHA", script.sha, *head, until_s=until_s)
             except StoreReplyError as error:
-                if not str(error).startswith("NOSCRIPT") or loop.time() >= until_s:
+                if not str(error).startswith("NOSCRIPT") or self.now_s() >= until_s:
                     raise
             return await _ask(connection, before, "EVAL", script.text, *head, until_s=until_s)
 
@@ -148,11 +155,11 @@ class Store:
         connection = self._ready(only_run_id)
         if connection is None:
             return False
-        began_s = asyncio.get_running_loop().time()
+        began_s = self.now_s()
 
         def heard(reply: Any) -> None:
             if not isinstance(reply, StoreError):
-                self._answered(began_s, asyncio.get_running_loop().time())
+                self._answered(began_s, self.now_s())
             told(reply)
 
         try:
@@ -198,6 +205,9 @@ class Store:
         except StoreReplyError:
             self._breaker.success()  # it answers, if only to object
             self.errors_total += 1
+            raise
+        except StoreChangedError:
+            self._breaker.success()  # it is there
             raise
         except StoreUnavailableError:
             self._failed(loop.time())
@@ -279,7 +289,7 @@ class Store:
             except BaseException:
                 connection.close()
                 raise
-            self._connection = connection
+            self._connection, self.now_s = connection, loop_clock()
             return connection
         raise failure
 

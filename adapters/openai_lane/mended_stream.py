@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.base import JSON, Call
 from adapters.errors import UpstreamError, UpstreamProtocolError
-from adapters.openai_lane.frames import BOM, data_of, field_names
+from adapters.openai_lane.frames import BOM, data_of, field_names, is_one_data_line
 from adapters.openai_lane.parsing import dumps, parse
 from adapters.openai_lane.pass_stream import is_done, nothing_said
 from adapters.openai_lane.shaped_stream import ShapedStream
@@ -151,6 +151,8 @@ class MendedStream(ShapedStream):
 
 
 def _is_usual(event: bytes) -> bool:
+    if is_one_data_line(event):
+        return True
     return bool(event) and field_names(event) <= _USUAL and not event.startswith(BOM)  # SDKs lose an event with a BOM
 
 

@@ -19,6 +19,7 @@ _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL, _LAST = 200, 599
 _NONE = Headers(b"")
 _CONTENT_ENCODING, _TRANSFER_ENCODING = b"\r\ncontent-encoding:", b"\r\ntransfer-encoding:"
+_ENCODING = b"-encoding:"  # one search for both
 
 
 class _StopParsingError(Exception):
@@ -60,7 +61,10 @@ class Incoming:
         """Take what was received; `data` is not kept."""
         body_bytes = self.body_bytes
         if not self.head_done:
-            self._gather(data)
+            if not self._head:
+                self._head = bytes(data)
+            else:
+                self._gather(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -109,8 +113,8 @@ class Incoming:
         status = self._parser.get_status_code()
         head = self._next_head()
         low = head.lower()
-        if _TRANSFER_ENCODING in low and Headers(low).all("transfer-encoding") != ["chunked"]:
-            self._stop("the provider's response has a transfer-encoding that was not asked for")
+        if _ENCODING in low:
+            self._check_encodings(low)
         if status < _FIRST_FINAL:
             self._take_interim(status)
             return
@@ -124,7 +128,6 @@ class Incoming:
         if self._bodiless:
             self.complete = True  # the parser expects a body now, so the connection ends here
             return
-        self.encoded = _CONTENT_ENCODING in low
         self.reusable = modern
 
     def on_body(self, body: bytes) -> None:
@@ -136,15 +139,12 @@ class Incoming:
 
     def on_message_complete(self) -> None:
         if self._interim:
-            self._interim = False
+            self._interim = self.encoded = False
             return
         self.complete = True
         self.reusable = self.reusable and self._parser.should_keep_alive()
 
     def _gather(self, data: bytes | memoryview) -> None:
-        if not self._head:
-            self._head = bytes(data)
-            return
         if isinstance(self._head, bytes):
             self._head = bytearray(self._head)
         self._head += data
@@ -152,13 +152,18 @@ class Incoming:
     def _next_head(self) -> bytes:
         """Return the head that the parser has just read, from its status line up to the empty line."""
         all_heads, start = self._head, self._head_at
-        while all_heads[start : start + 1] in (b"\r", b"\n"):
+        while all_heads[start] in b"\r\n":
             start += 1  # the parser lets empty lines come first
         end = all_heads.find(_END, start)
         self._head_at = end + len(_END)
         if end < 0 or self._head_at > HEAD_BYTES_MAX:
             self._stop("the provider's response has too large a head")
         return bytes(all_heads[start:end])
+
+    def _check_encodings(self, low: bytes) -> None:
+        if _TRANSFER_ENCODING in low and Headers(low).all("transfer-encoding") != ["chunked"]:
+            self._stop("the provider's response has a transfer-encoding that was not asked for")
+        self.encoded = _CONTENT_ENCODING in low
 
     def _take_interim(self, status: int) -> None:
         self._interims += 1

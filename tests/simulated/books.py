@@ -73,11 +73,14 @@ class Server:
         self.books, self.run, self.skew_ms = Books(), 1, 0
         self.lost_s: list[float] = []  # when it lost writes
         self.jumped_s: list[float] = []
+        # When it lost writes and did not learn. A known limit: it knew no living session, and a new process met it first.
+        self.unlearnt_s: list[float] = []
         self.settled: Callable[[str, int, list[Row]], None] = lambda _sid, _seq, _rows: None
         self.wrong: list[str] = []
         self.refused: set[str] = set()  # rids: a late copy of what was refused may hold something for a while
         self._log: list[tuple[float, int, str, tuple[Any, ...]]] = []
         self._loaded: set[str] = set()
+        self._met_run = 1
 
     @property
     def learning(self) -> bool:
@@ -126,9 +129,14 @@ class Server:
         reply = self.books.apply(method, told)
         if rows and reply[0] == b"OK":
             self.settled(told[2], told[3], rows)
+        if name == "generation" and self.lost_s and self._met_run != self.run:
+            self._met_run = self.run
+            if not self.learning:
+                self.unlearnt_s.append(self.lost_s[-1])
         if name == "reserve":
             if reply[0] == b"OK":
                 self._within(told[5])
+                self._met(told)
             else:
                 self.refused.add(f"{told[2]}.{told[3]}")
         return reply
@@ -143,6 +151,11 @@ class Server:
             covered = f"{sid}.{seq}" in holds or (cover != "" and f"{sid}.{cover}" in holds)
             rows.append(Row(budget, pid, actual, covered, not cover))
         return rows
+
+    def _met(self, told: tuple[Any, ...]) -> None:
+        """A process that may have lost writes grants nothing that binds before somebody told it that it is another."""
+        if self.books.gen != f"run{self.run}" and any(draw.binds for draw in told[5].draws):
+            self.wrong.append(f"P7: {told[2]}.{told[3]} was granted by a process that nobody has met")
 
     def _within(self, ask: Ask) -> None:
         """After a reserve nothing passes its limit, unless it was used without having been held."""
@@ -160,7 +173,9 @@ def _reserve(keys: list[bytes], args: list[bytes]) -> tuple[str, tuple[Any, ...]
         budget, *numbers = args[10 + 10 * i : 20 + 10 * i]
         version, limit, fixed, per, binds, full, start, end, bucket = map(int, numbers)
         pid = _place(keys[4 + 2 * i])[1]
-        draws.append(Draw(budget.decode(), pid, version, limit, fixed, per, bool(binds), bool(full), start, end, bucket))
+        draws.append(
+            Draw(budget.decode(), pid, version, limit, fixed, per, bool(binds), bool(full), start, end, bucket)
+        )
     ask = Ask(tuple(draws), (), int(wanted), int(least), int(share))
     return "reserve", (run.decode(), int(cfg), sid.decode(), int(seq), int(ttl), ask)
 

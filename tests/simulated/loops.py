@@ -77,6 +77,7 @@ class World:
                     with contextlib.suppress(BaseException):
                         task.get_coro().close()
                 loop.set_exception_handler(lambda _loop, _context: None)
+                loop.close()
             self.loops.clear()
             self.graves.clear()
 
