@@ -17,6 +17,7 @@ import orjson
 from accounting.ask import Ask
 from accounting.budgets import Caller
 from accounting.hold import Hold
+from accounting.journal.format import Progress
 from accounting.ledger import Ledger
 from accounting.meter import Meter
 from accounting.record import record
@@ -108,7 +109,14 @@ class Charge:
     _closing: bool = False
 
     def begin(self, attempt: Attempt) -> Attempt:
-        """Start an attempt; earlier ones stay accounted for if they may be billed."""
+        """Start an attempt, before it is sent; earlier ones stay accounted for if they may be billed."""
+        if not self._attempts and attempt.billable:  # from here on a crash is charged
+            notes = self.hold.notes
+            input_tokens, cost_nanousd = notes.get("input", 0), notes.get("input_nanousd", 0)
+            sent = Progress(
+                seq=self.hold.seq, input_tokens=input_tokens, output_tokens=0, cost_nanousd=cost_nanousd
+            )  # fmt: skip
+            self.till.ledger.progress(self.hold, sent.dump())
         self._attempts.append(attempt)
         return attempt
 
@@ -156,7 +164,7 @@ class Charge:
         total, cost, version, billable = _sum(self._attempts, usages)
         last, caller = self._attempts[-1] if self._attempts else None, self.caller
         provider, upstream_model = (last.provider, last.model) if last else ("", "")
-        route, now_s = f"{provider}/{upstream_model}" if last else "", asyncio.get_running_loop().time()
+        route, now_s = f"{provider}/{upstream_model}" if last else "", self.till.ledger.store.now_s()
         self.receipt = receipt = Receipt(
             request_id=self.request_id, caller=caller, model=self.model, provider=provider,
             upstream_model=upstream_model, response_model=last.meter.response_model if last else None,
@@ -185,7 +193,7 @@ class charged:  # noqa: N801 - reads as the verb that it is: async with charged(
         self._charge: Charge | None = None
 
     async def __aenter__(self) -> Charge:
-        began_s = asyncio.get_running_loop().time()
+        began_s = self._till.ledger.store.now_s()
         hold = await self._till.ledger.reserve(self._ask, request_id=self._request_id, notes=self._notes)
         self._charge = Charge(
             till=self._till, hold=hold, request_id=self._request_id, caller=self._caller, model=self._model, began_s=began_s

@@ -84,7 +84,7 @@ class Ledger:
         """The store's clock, as far as we know it, in epoch milliseconds."""
         if not self._offset_ms:
             return int(datetime.now(UTC).timestamp() * 1000)
-        return int(asyncio.get_running_loop().time() * 1000 + self._offset_ms)
+        return int(self.store.now_s() * 1000 + self._offset_ms)
 
     async def start(self, timeout_s: float = 5.0) -> None:
         """Meet the store: learn its clock and its generation. Raises StoreError."""
@@ -99,7 +99,7 @@ class Ledger:
         if self.settler.unsent:
             await asyncio.sleep(0)  # what was settled before leaves before
         self._seq += 1
-        seq, began_s = self._seq, asyncio.get_running_loop().time()
+        seq, began_s = self._seq, self.store.now_s()
         tried: list[Counted] = []
         try:
             if ask.draws or ask.rates:
@@ -223,25 +223,25 @@ class Ledger:
 
     async def _reserved(self, seq: int, ask: Ask, request_id: str, tried: list[Counted], until_s: float) -> Hold:
         """`tried` is made to hold the windows that were last asked for: there, and nowhere else, something may be held."""
-        loop = asyncio.get_running_loop()
+        now_s = self.store.now_s
         for _ in range(_TRIES_MAX):
             if self._known.changed:
-                await self._meet(max(0.001, until_s - loop.time()))
+                await self._meet(max(0.001, until_s - now_s()))
             now_ms = self.now_ms()
             tried[:] = counted = [self._windows.of(draw.budget, now_ms) for draw in ask.draws]
-            run_id, left_s = self.store.run_id, max(0.001, until_s - loop.time())
+            run_id, left_s = self.store.run_id, max(0.001, until_s - now_s())
             head = (run_id, self.config_version, self.sid, seq, TTL_MS)
             keys, args = reserve_arguments(ask, counted, self.store.key, head, self._own_keys)
             try:
                 reply = await self.store.run(script("reserve"), keys, args, deadline_s=left_s, only_run_id=run_id)
             except StoreChangedError:  # one that lost writes may believe that it still is the process we know
                 continue
-            self._offset_ms = int(reply[1]) - loop.time() * 1000
+            self._offset_ms = int(reply[1]) - now_s() * 1000
             verdict = reply[0]
             if verdict == b"OK":
                 return held(seq, ask, counted, reply, request_id)
             if verdict == b"GEN":
-                await self._meet(max(0.001, until_s - loop.time()))
+                await self._meet(max(0.001, until_s - now_s()))
             elif verdict != b"CLOCK":  # a clock that we had wrong is right now
                 error = refusal(verdict, ask, counted, reply)
                 if not isinstance(error, StoreError):
@@ -283,6 +283,7 @@ class Ledger:
     async def _give_back(self) -> None:
         """Tell the store what it may have lost: first what is held, since that expires."""
         await self.extend()
+        await self.settler.again()
         if self.recover is not None:
             await self.recover()
 

@@ -5,6 +5,7 @@ has to count (it loads ranks), so call it in a thread unless `reported` is set.
 """
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from accounting.tokens.output import OutputCount
@@ -19,12 +20,17 @@ class Meter:
     """One attempt's counts. `count_input` gives the input's tokens when the provider does not; it may load ranks."""
 
     def __init__(self, model: str, count_input: Callable[[], int]) -> None:
-        self.output = OutputCount(model)
+        self._model = model
         self.reported: Usage | None = None
         self.response_model: str | None = None
         self.chunks = 0
         self._count_input = count_input
         self._service_tier: str | None = None
+
+    @cached_property
+    def output(self) -> OutputCount:
+        """What of the output is seen; made when it is first looked at, which a whole answer that tells its usage never is."""
+        return OutputCount(self._model)
 
     def observe(self, chunks: Iterable[JSON]) -> None:
         """Take chunks, or a whole completion, in OpenAI's form. An empty one is only counted."""

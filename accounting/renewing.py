@@ -7,9 +7,9 @@ get wrong: a hold that is lost can never come back under its own number, since l
 import asyncio
 
 from accounting.ask import Ask, Draw
-from accounting.hold import Hold, RefusedError
+from accounting.hold import BudgetRefusedError, Hold, RateRefusedError, RefusedError
 from accounting.ledger import Ledger
-from accounting.store.errors import StoreError
+from accounting.store.errors import StoreError, StoreUnavailableError
 
 
 def leased(hold: Hold) -> bool:
@@ -18,19 +18,24 @@ def leased(hold: Hold) -> bool:
 
 
 async def renewed(ledger: Ledger, hold: Hold) -> bool:
-    """Give an open call its lease again, or the same room under another number; False if it must end.
+    """Give an open call its lease again, or the same room under another number; False if others have taken that room.
 
-    Without the store it goes on only where all budgets that bind allow that.
+    Without the store it goes on only where all budgets that bind allow that; else raises StoreUnavailableError.
     """
     try:
         await ledger.extend([hold])
         if hold.lost and not await _held_anew(ledger, hold):
             return False
-    except RefusedError:
+    except (BudgetRefusedError, RateRefusedError):
         return False
-    except StoreError:
-        return all(row.budget.outage == "allow" for row in hold.rows if row.budget.binds)
-    return not leased(hold) or asyncio.get_running_loop().time() < hold.until_s
+    except (StoreError, RefusedError) as error:  # away, learning, or about to tell us of other budgets
+        if all(row.budget.outage == "allow" for row in hold.rows if row.budget.binds):
+            return True
+        raise StoreUnavailableError(str(error)) from error
+    if leased(hold) and asyncio.get_running_loop().time() >= hold.until_s:
+        msg = "the store answers too late for a lease"
+        raise StoreUnavailableError(msg)
+    return True
 
 
 async def _held_anew(ledger: Ledger, hold: Hold) -> bool:

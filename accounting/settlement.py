@@ -36,21 +36,17 @@ class Settlement:
     rows: tuple[Row, ...]
     spent: Spent
 
-    @property
-    def fingerprint(self) -> str:
-        """Names the amounts: the same call settled with other amounts is a bug, and is told apart."""
-        s = self.spent
-        return f"{s.requests}.{s.input_tokens}.{s.output_tokens}.{s.cost_nanousd}"
-
     def arguments(self, sid: str, ack: int, run_id: str = "") -> list[str | bytes | int]:
         """Return the ARGV of settle.lua; `run_id` names the server that `ack` was learnt from."""
         s = self.spent
+        # The same call settled with other amounts is a bug, and is told apart by this.
+        fingerprint = f"{s.requests}.{s.input_tokens}.{s.output_tokens}.{s.cost_nanousd}"
         head: list[str | bytes | int] = [
-            sid, self.seq, ack, self.fingerprint, s.record, RECORDS_MAX, "", s.totals_row,
+            sid, self.seq, ack, fingerprint, s.record, RECORDS_MAX, "", s.totals_row,
             _countable(s.input_tokens), _countable(s.output_tokens), _countable(s.cost_nanousd), DAYS_KEPT_MS, len(self.rows), run_id,
         ]  # fmt: skip
         for _, _, field, held, actual, expiry_ms in self.rows:
-            head += (field, held, _countable(actual), expiry_ms)
+            head += (field, held, actual if actual <= AMOUNT_MAX else _countable(actual), expiry_ms)
         return head
 
     def dump(self) -> bytes:
@@ -76,7 +72,14 @@ def settlement(hold: Hold, spent: Spent) -> Settlement:
     s = spent
     taken = amounts_by_unit(s.requests, s.input_tokens, s.output_tokens, s.cost_nanousd) if s.record else None
     rows = [
-        (row.counters_key, row.holds_key, row.field, _held(row), taken[row.budget.unit] if taken else 0, row.expiry_ms)
+        (
+            row.counters_key,
+            row.holds_key,
+            row.field,
+            _held(row) if row.cover_seq else row.amount,
+            taken[row.budget.unit] if taken else 0,
+            row.expiry_ms,
+        )
         for row in hold.rows
     ]
     return Settlement(seq=hold.seq, rows=tuple(rows), spent=spent)
@@ -102,7 +105,10 @@ def overspent(item: Settlement, hold: Hold) -> dict[str, int]:
 
 def open_note(hold: Hold) -> dict[str, Any]:
     """Return what the journal must know of a hold to settle it after a crash."""
-    rows = [(r.counters_key, r.holds_key, r.field, _held(r), r.expiry_ms, r.budget.unit) for r in hold.rows]
+    rows = [
+        (r.counters_key, r.holds_key, r.field, _held(r) if r.cover_seq else r.amount, r.expiry_ms, r.budget.unit)
+        for r in hold.rows
+    ]
     return {
         "seq": hold.seq,
         "id": hold.request_id,

@@ -7,7 +7,9 @@ by a task, until the store has it.
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,6 +21,8 @@ from accounting.supervisor import Supervisor
 
 RETRY_S_MAX = 2.0
 DEADLINE_S = 2.0
+RELEASED_MAX = 2000
+RELEASED_S = 35.0  # a lease, and what a release may take to arrive
 _Told: TypeAlias = Callable[[list[int]], None]
 _log = logging.getLogger("bursar")
 
@@ -46,14 +50,21 @@ class Settler:
         self.low = 0
         self.trusted_run_id = ""  # the server process that has all that we know to be settled
         self.unsent = 0  # handed to `send`, but not yet on the wire
+        self._keys_of: tuple[str, str] | None = None  # session and day
+        self._keys: tuple[str, ...] = ()
         self._posted: set[int] = set()  # seqs that were sent at once and not answered yet
         self._all_heard: asyncio.Future[None] | None = None
         self.pending: dict[int, Settlement] = {}
+        self._released: deque[tuple[float, Settlement]] = deque(
+            maxlen=RELEASED_MAX
+        )  # when, what: some are in no journal
         self.tally = Tally()
 
     def send(self, item: Settlement, told: _Told | None = None) -> None:
         """Deliver in the background; `told` gets used and held of each budget afterwards, if this was the first time."""
         self.pending[item.seq] = item
+        if not item.spent.record:
+            self._released.append((asyncio.get_running_loop().time(), item))
         if not self._post(item, told):
             self._persevere(item, told)
 
@@ -78,10 +89,21 @@ class Settler:
         )
         return reply
 
+    async def again(self) -> None:
+        """Release again what was released in the time of a lease: a store that lost that holds it until the lease ends. Raises StoreError."""
+        since_s = asyncio.get_running_loop().time() - RELEASED_S
+        for released_s, item in list(self._released):
+            if released_s >= since_s:
+                with suppress(StoreReplyError):
+                    await self.deliver(item)
+
     def _command(self, item: Settlement, sid: str | None) -> tuple[list[str], list[str | bytes | int], str | None]:
         """Return KEYS, ARGV and the only process that may get them (None: any)."""
-        owner, key, run_id = sid or self._sid, self._store.key, self._store.run_id
-        keys = [key("s", owner), key("u"), key("day", item.spent.day or "none"), key("g")]
+        owner, run_id, day = sid or self._sid, self._store.run_id, item.spent.day or "none"
+        if (owner, day) != self._keys_of:
+            key = self._store.key
+            self._keys_of, self._keys = (owner, day), (key("s", owner), key("u"), key("day", day), key("g"))
+        keys = [*self._keys]
         for row in item.rows:
             keys += row[:2]
         # A replay may come before others that the store lost: nothing is known of those.

@@ -70,7 +70,7 @@ def usage_from_openai(usage: Mapping[str, Any], *, service_tier: str | None = No
 
 def _part(usage: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = usage.get(key)
-    return value if isinstance(value, Mapping) else _NONE
+    return value if type(value) is dict or isinstance(value, Mapping) else _NONE
 
 
 def _count(usage: Mapping[str, Any], key: str) -> int:

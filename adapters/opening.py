@@ -49,10 +49,15 @@ class Opened:
     first: bytes = b""
 
 
-async def sent(transport: Transport, request: UpstreamRequest, timeouts: Timeouts, trial: Trial) -> UpstreamResponse:
-    """Send; return the response's head. Raises UpstreamError; the trial then says whether it may be billed."""
+async def sent(
+    transport: Transport, request: UpstreamRequest, timeouts: Timeouts, trial: Trial, *, whole: bool = False
+) -> UpstreamResponse:
+    """Send; return the response's head, perhaps not before its body if a `whole` answer is awaited.
+
+    Raises UpstreamError; the trial then says whether it may be billed.
+    """
     try:
-        return await transport.send(request, timeouts)
+        return await (transport.send_whole if whole else transport.send)(request, timeouts)
     except (UpstreamUnavailableError, UpstreamTimeoutError) as error:
         trial.billable = may_have_begun(error)
         raise
@@ -65,18 +70,16 @@ async def opened(exchange: Exchange, response: UpstreamResponse, trial: Trial, *
             trial.billable = False
             error = exchange.error(response.status, response.headers, await response.read(ERROR_BYTES_MAX))
             raise dated(error, response.headers, datetime.now(UTC))
-        return await (_stream if stream else _whole)(exchange, response, trial)
+        if stream:
+            return await _stream(exchange, response, trial)
+        answer = exchange.completion(await response.read(ANSWER_BYTES_MAX), response.headers)
+        trial.meter.whole(answer.completion)
+        return Opened(answer=answer)
     except BaseException as error:
         if type(error) is UpstreamError:
             trial.billable = False  # the provider's own error, also one sent as a 200
         response.close()
         raise
-
-
-async def _whole(exchange: Exchange, response: UpstreamResponse, trial: Trial) -> Opened:
-    answer = exchange.completion(await response.read(ANSWER_BYTES_MAX), response.headers)
-    trial.meter.whole(answer.completion)
-    return Opened(answer=answer)
 
 
 async def _stream(exchange: Exchange, response: UpstreamResponse, trial: Trial) -> Opened:

@@ -23,11 +23,19 @@ _REASONS: Mapping[str, str] = {
 }  # fmt: skip
 _TIERS = (None, "auto", "default", "flex", "scale", "priority", "fast")
 _OTHER_TIERS: Mapping[str, str] = {"on_demand": "default", "standard": "default", "performance": "priority"}
+_NOT_PLAIN = frozenset({"reasoning", "tool_calls", "function_call", "audio"})  # of a message: to be looked at closely
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 def repair_completion(body: JSON, call: Call, *, reasoning_apart: bool = False) -> set[str]:
     """Mend a whole chat completion in place; return the top-level keys that changed (gone ones included)."""
+    if not reasoning_apart and is_plain(body):
+        return set()
+    return mend_completion(body, call, reasoning_apart=reasoning_apart)
+
+
+def mend_completion(body: JSON, call: Call, *, reasoning_apart: bool = False) -> set[str]:
+    """Do what `repair_completion` does, without a look at whether there is anything to do."""
     changed = {key for key, value in _head(call).items() if _fill(body, key, value)}
     if repair_tier(body):
         changed.add("service_tier")
@@ -43,6 +51,31 @@ def repair_completion(body: JSON, call: Call, *, reasoning_apart: bool = False) 
         if _repair_choice(choice, number, call):
             changed.add("choices")
     return changed
+
+
+def is_plain(body: JSON) -> bool:
+    """Tell at a glance that there is nothing to mend, as in most answers: texts only, and all as OpenAI has it."""
+    head = body.get("object") == "chat.completion" and type(body.get("created")) is int
+    if not (head and body.get("service_tier") in _TIERS and _is_text(body.get("id")) and _is_text(body.get("model"))):
+        return False
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return False
+    for key in _TOKENS:
+        count = usage.get(key)
+        if type(count) is not int or not 0 <= count < 2**53:
+            return False
+    for choice in body["choices"]:
+        if not isinstance(choice, dict) or type(choice.get("index")) is not int:
+            return False
+        message, reason = choice.get("message"), choice.get("finish_reason")
+        if not (isinstance(message, dict) and isinstance(reason, str) and reason in REASONS):
+            return False
+        if choice.get("logprobs") is not None or not _NOT_PLAIN.isdisjoint(message):
+            return False
+        if message.get("role") != "assistant" or type(message.get("content")) is not str:
+            return False
+    return True
 
 
 def repair_tier(body: JSON) -> bool:
@@ -226,6 +259,10 @@ def _repair_call(entry: JSON, new_id: str, taken: set[str]) -> bool:
     if arguments != function.get("arguments"):
         function["arguments"], changed = arguments, True
     return changed
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str and value != ""
 
 
 def _text_of(part: Any) -> str:

@@ -15,7 +15,7 @@ from proxy.config.policy import AMOUNT_UNITS
 from proxy.errors import ClientError, bad_body, unavailable
 from proxy.ops import Admin
 from proxy.reporting import report
-from proxy.serving.request import BodyTooLargeError, Request
+from proxy.serving.request import Request
 from proxy.stored_budgets import BudgetDesk, budgets_of, subject_of
 from proxy.stored_keys import Desk, UnfitError
 
@@ -155,8 +155,6 @@ async def _object(request: Request) -> tuple[dict[str, Any], str]:
         body = orjson.loads(text)
     except ValueError as error:
         raise bad_body("The body must be a JSON object.") from error
-    except BodyTooLargeError as error:
-        raise ClientError(413, "The body is too large.", code="request_too_large") from error
     if not isinstance(body, dict):
         raise bad_body("The body must be a JSON object.")
     return body, text

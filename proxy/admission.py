@@ -20,7 +20,7 @@ from accounting.tokens.counter import upper_bound
 from proxy.asked import Asked, unbounded_cost
 from proxy.config.policy import Admission, Limit
 from proxy.errors import ClientError
-from proxy.limits import LimitBook, concurrency, rates
+from proxy.limits import LimitBook, concurrency, lowered, rates
 from proxy.slices import SLICE_TOKENS, may_slice, sent_upstream
 from proxy.upstreams import Target
 
@@ -32,7 +32,7 @@ FAR = 50  # a call whose cheap bound is less than this part of every limit need 
 class Terms:
     """What a call may be admitted on. `prices` and `ceilings` belong to the targets, in their order.
 
-    `clamps`: some budget is kept by what output limit is sent, so one must be sent.
+    `clamps`: some budget or limit of tokens is kept by what output limit is sent, so one must be sent.
     """
 
     ask: Ask
@@ -107,7 +107,7 @@ class Admitter:
             least=least,
             share_permille=0 if bounded else round(self._policy.unbounded_share * 1000),
         )
-        clamps = False
+        clamps = bool(ask.rates) and lowered(ask)
         for draw in draws:
             clamps = clamps or (draw.per_output > 0 and draw.budget.binds)
         return Terms(

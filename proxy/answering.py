@@ -62,9 +62,13 @@ def rate_headers(rates: Sequence[RateRow]) -> dict[str, str]:
     headers: dict[str, str] = {}
     if not rates:
         return headers
+    tightest: dict[str, RateRow] = {}
+    for rate in rates:
+        known = tightest.get(rate.what)
+        if rate.what in ("requests", "tokens") and (known is None or rate.remaining < known.remaining):
+            tightest[rate.what] = rate
     for what in ("requests", "tokens"):
-        row = min((rate for rate in rates if rate.what == what), key=lambda rate: rate.remaining, default=None)
-        if row is not None:
+        if (row := tightest.get(what)) is not None:
             headers[f"x-ratelimit-limit-{what}"] = str(row.limit)
             headers[f"x-ratelimit-remaining-{what}"] = str(row.remaining)
             headers[f"x-ratelimit-reset-{what}"] = f"{row.reset_ms / 1000:.3f}s"

@@ -35,6 +35,7 @@ _UNBOUNDED = (
     "web_search_options", "search_parameters", "plugins", "mcp_servers", "previous_response_id", "conversation",
     "prompt_template", "background", "audio", "container",
 )  # fmt: skip
+_THINKING = frozenset({"thinking", "reasoning"})
 _UNBOUNDED_SET = frozenset(_UNBOUNDED)
 _BOUNDED_TOOLS = ("function", "custom", None)  # no set: a client may say anything, also what has no hash
 
@@ -66,19 +67,21 @@ def read_request(operation: Operation, raw: bytes, defaults: CallDefaults) -> As
             "you must provide a model parameter" if model is None else "model must be a text that is not empty", "model"
         )
     _check_input(operation, body)
-    stream = _flag(body, "stream")
-    limits = [value for name in _LIMITS[operation] if (value := _count(body, name, OUTPUT_MAX)) is not None]
+    stream = "stream" in body and _flag(body, "stream")
+    limits = [
+        value for name in _LIMITS[operation] if name in body and (value := _count(body, name, OUTPUT_MAX)) is not None
+    ]
     return Asked(
         operation=operation,
         raw=raw,
         body=body,
         model=model,
         stream=stream,
-        show_usage=_shows_usage(body, stream),
+        show_usage="stream_options" in body and _shows_usage(body, stream),
         choices=_choices(operation, body),
         limit=max(limits) if limits else None,
         two_limits=len(limits) > 1,
-        thinking=_thinking(body),
+        thinking=0 if _THINKING.isdisjoint(body) else _thinking(body),
         service_tier=tier if isinstance(tier := body.get("service_tier"), str) else None,
         unbounded=_unbounded(body),
     )
@@ -180,7 +183,9 @@ def _count(body: JSON, name: str, most: int) -> int | None:
 def _choices(operation: Operation, body: JSON) -> int:
     if operation not in ("chat", "completions"):
         return 1
-    each = max(_count(body, "n", CHOICES_MAX) or 1, _count(body, "best_of", CHOICES_MAX) or 1)
+    each = 1
+    if "n" in body or "best_of" in body:
+        each = max(_count(body, "n", CHOICES_MAX) or 1, _count(body, "best_of", CHOICES_MAX) or 1)
     prompts = body.get("prompt") if operation == "completions" else None
     if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
         return each * len(prompts)
@@ -189,8 +194,6 @@ def _choices(operation: Operation, body: JSON) -> int:
 
 def _thinking(body: JSON) -> int:
     """The tokens that a request sets apart for thinking; they count against its output limit."""
-    if "thinking" not in body and "reasoning" not in body:
-        return 0
     for place in (body.get("thinking"), body.get("reasoning")):
         if isinstance(place, dict):
             for name in ("budget_tokens", "max_tokens"):

@@ -9,12 +9,14 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from time import monotonic  # what asyncio's loops tell the time by, without two calls
 
 from accounting.charge import Attempt, Charge
 from accounting.meter import Meter
 from accounting.record import record
 from accounting.tokens.counter import count_input
-from adapters.base import Call, Media, UpstreamRequest
+from adapters.base import Call, Media
+from adapters.credentials.base import signed
 from adapters.errors import (
     AdapterError,
     InvalidRequestError,
@@ -30,7 +32,7 @@ from proxy.beginning import Begun
 from proxy.health import REFUSED_S, Health
 from proxy.latency import Latencies
 from proxy.retrying import RetryBudget, blames_target, grant_left, is_far_away, wait_s
-from proxy.upstreams import PATIENT_S, Target, Upstream
+from proxy.upstreams import PATIENT_S, Target
 
 _THINKS = re.compile(r"(^|[/.-])(o\d|gpt-5|gpt-oss|grok-[34]|deepseek-r|qwq)|reason|think|research|magistral|-pro\b")
 _ONLY = (0,)
@@ -91,7 +93,9 @@ class Trier:
         """Return the first answer that begins. Raises the last target's AdapterError."""
         self.retries.earned()
         total_s = max([target.limits().total for target in plan.targets])
-        course = _Course(plan=plan, charge=charge, granted=plan.terms.granted(charge.hold), until_s=_now_s() + total_s)
+        course = _Course(
+            plan=plan, charge=charge, granted=plan.terms.granted(charge.hold), until_s=monotonic() + total_s
+        )
         order = self._order(plan.targets)
         for turn in range(self.tries):
             for number in order:
@@ -105,24 +109,24 @@ class Trier:
         """Hear how a stream ended: one that broke off speaks against its target as much as one that never began."""
         breaker = self.health.of(begun.target.place)
         if outcome == "upstream_error":
-            breaker.failed(_now_s())
+            breaker.failed(monotonic())
         elif outcome in ("ok", "cut"):
-            breaker.succeeded(_now_s())
+            breaker.succeeded(monotonic())
 
     def _order(self, targets: Sequence[Target]) -> Sequence[int]:
         """Put targets last that have no API key fit for use, and leave out those that keep failing."""
         if len(targets) == 1:
             return _ONLY
-        now_s = _now_s()
+        now_s = monotonic()
         fit = self.health.order([target.place for target in targets], now_s)
         return sorted(fit, key=lambda number: not targets[number].upstream.keys.ready(now_s))
 
     async def _may_try_again(self, course: _Course, number: int, turn: int) -> bool:
         pause_s, fit = (
             wait_s(course.failures.get(number), turn),
-            self.health.fit(course.plan.targets[number].place, _now_s()),
+            self.health.fit(course.plan.targets[number].place, monotonic()),
         )
-        if not fit or _now_s() + pause_s >= course.until_s or not self.retries.take():
+        if not fit or monotonic() + pause_s >= course.until_s or not self.retries.take():
             course.given_up.add(number)
             return False
         course.repeated = True
@@ -149,7 +153,7 @@ class Trier:
                     raise course.final() from error
                 if is_far_away(error):
                     course.given_up.add(number)
-                if not (concerns_key(error) and target.upstream.keys.ready_without(used, _now_s())):
+                if not (concerns_key(error) and target.upstream.keys.ready_without(used, monotonic())):
                     return None
             else:
                 target.upstream.keys.accepted(key)
@@ -157,7 +161,7 @@ class Trier:
 
     @staticmethod
     def _may_follow(course: _Course, error: UpstreamError) -> bool:
-        if not is_safe(error) or _now_s() >= course.until_s:
+        if not is_safe(error) or monotonic() >= course.until_s:
             return False
         left = grant_left(course.charge.hold, course.plan.terms.ask, course.attempts)
         first = course.charge.hold.granted
@@ -167,7 +171,7 @@ class Trier:
     def _note(self, target: Target, key: int, error: UpstreamError) -> None:
         """Remember what a failure says, of the target or of the API key."""
         self.on_failure(target, error)
-        breaker, keys, now_s = self.health.of(target.place), target.upstream.keys, _now_s()
+        breaker, keys, now_s = self.health.of(target.place), target.upstream.keys, monotonic()
         if blames_target(error):
             breaker.failed(now_s, slow=isinstance(error, UpstreamTimeoutError) and not is_safe(error))
             return
@@ -185,20 +189,24 @@ class Trier:
         if wanted := upstream.adapter.wanted_media(call):
             call = replace(call, media={url: await self.fetch(url) for url in wanted})
         exchange = upstream.adapter.exchange(call)
-        request = await _signed(exchange.request, upstream, key, course.charge.request_id)
+        ours = (
+            "x-request-id",
+            course.charge.request_id,
+        )  # so that the provider's logs and ours can be laid side by side
+        request = await signed(exchange.request, upstream.credentials[key], (*upstream.headers, ours))
         meter = Meter(target.model, lambda: count_input(asked.operation, asked.body, target.model))
         attempt = Attempt(upstream.name, target.model, plan.terms.prices[number], meter, billable=True)
         course.attempts.append(course.charge.begin(attempt))
-        breaker, sent_s = self.health.of(target.place), _now_s()
+        breaker, sent_s = self.health.of(target.place), monotonic()
         breaker.began(sent_s)
         try:
             times = limits(target, asked, course.until_s - sent_s)
-            response = await sent(upstream.transport, request, times, attempt)
+            response = await sent(upstream.transport, request, times, attempt, whole=not asked.stream)
             found = await opened(exchange, response, attempt, stream=asked.stream)
         except asyncio.CancelledError:
             breaker.inconclusive()
             raise
-        now_s = _now_s()
+        now_s = monotonic()
         if asked.stream:
             breaker.answered()
         else:
@@ -208,16 +216,6 @@ class Trier:
             target=target, exchange=exchange, attempt=attempt, granted=course.granted,
             answer=found.answer, translator=found.translator, response=found.response, first=found.first,
         )  # fmt: skip
-
-
-async def _signed(asks: UpstreamRequest, upstream: Upstream, key: int, request_id: str) -> UpstreamRequest:
-    """Return the request as it is sent; it bears our id, so that the provider's logs and ours can be laid side by side."""
-    headers = (*asks.headers, *upstream.headers, ("x-request-id", request_id))
-    credentials = upstream.credentials[key]
-    if credentials.fixed is not None:
-        headers = (*headers, *credentials.fixed)
-    request = UpstreamRequest(method=asks.method, url=asks.url, headers=headers, body=asks.body)
-    return request if credentials.fixed is not None else await credentials.apply(request)
 
 
 def limits(target: Target, asked: Asked, left_s: float) -> Timeouts:
@@ -258,7 +256,3 @@ def output_limit(asked: Asked, terms: Terms, granted: int, ceiling: int) -> int 
     if asked.limit is not None:
         return granted if granted < asked.limit or (asked.two_limits and terms.clamps) else None
     return min(granted, max(ceiling, asked.thinking + 1)) if terms.clamps else None
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()

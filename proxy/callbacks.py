@@ -23,6 +23,7 @@ from accounting.ledger import Ledger
 from accounting.meter import Meter
 from accounting.reading import Reader
 from accounting.supervisor import Supervisor
+from accounting.tokens.output import OutputCount
 from adapters.base import UpstreamRequest
 from adapters.clients.texts import content_of
 from adapters.errors import AdapterError, UpstreamError
@@ -78,7 +79,7 @@ class CallbackFeed:
 
     def begun(self, plan: Plan, charge: Charge) -> None:
         """Tell that a call is sent upstream."""
-        if not self.runner.names:
+        if self.runner.idle:
             return
         body, target = plan.asked.body, plan.targets[0]
         kwargs = {
@@ -92,7 +93,7 @@ class CallbackFeed:
 
     def answering(self, begun: Begun, charge: Charge) -> None:
         """Note an answer that has begun: listen to its meter."""
-        known = self._open.get(charge.request_id)
+        known = self._open.get(charge.request_id) if self._open else None
         if known is None:
             return
         if begun.answer is not None:
@@ -108,7 +109,7 @@ class CallbackFeed:
 
     def receipt(self, receipt: Receipt) -> None:
         """Tell of a settled call."""
-        if not (self.runner.names or self._open):
+        if self.runner.idle and not self._open:
             return
         known = self._open.pop(receipt.request_id, None)
         if known is None:
@@ -143,6 +144,10 @@ class _Overheard(Meter):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._meter, name)
 
+    @property
+    def output(self) -> OutputCount:  # what the meter sees is seen there
+        return self._meter.output
+
     def observe(self, chunks: Iterable[JSON]) -> None:
         seen = list(chunks)
         self._known.hear(seen)
@@ -155,7 +160,10 @@ class FedTrier(Trier):
 
     feed: CallbackFeed
 
-    async def begin(self, plan: Plan, charge: Charge) -> Begun:
+    def begin(self, plan: Plan, charge: Charge) -> Coroutine[Any, Any, Begun]:
+        return Trier.begin(self, plan, charge) if self.feed.runner.idle else self._told(plan, charge)
+
+    async def _told(self, plan: Plan, charge: Charge) -> Begun:
         self.feed.begun(plan, charge)
         try:
             begun = await Trier.begin(self, plan, charge)

@@ -4,8 +4,9 @@ prometheus-client's own take a lock and check each label at every step, which a 
 stranger would get wrong: all numbers are written by the loop's thread alone; a scrape, in another thread, only reads.
 """
 
+import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import TypeAlias
 
@@ -37,18 +38,29 @@ class Sums(Collector):
 
 
 class Spread:
-    """How many values fell between which bounds, and their sum."""
+    """How many values fell between which bounds, and their sum. `note` takes a value; whoever notes must `fold` now and then."""
 
-    __slots__ = ("bounds", "counts", "total")
+    __slots__ = ("_bounds", "_counts", "_folding", "_noted", "_total", "note")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds, self.total = bounds, 0.0
-        self.counts = [0] * (len(bounds) + 1)
+        self._bounds, self._total = bounds, 0.0
+        self._counts = [0] * (len(bounds) + 1)
+        self._noted: list[float] = []
+        self._folding = threading.Lock()  # a scrape folds, too
+        self.note: Callable[[float], None] = (
+            self._noted.append
+        )  # what becomes of a value is found out later, of many at once
 
-    def note(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def fold(self) -> tuple[list[int], float]:
+        """Count what was noted; return how many values are below each bound, and the sum of all."""
+        with self._folding:
+            count = len(self._noted)
+            values, counts = self._noted[:count], self._counts
+            del self._noted[:count]
+            for value in values:
+                counts[bisect_left(self._bounds, value)] += 1
+            self._total += sum(values)
+            return list(accumulate(counts)), self._total
 
 
 class Spreads(Collector):
@@ -78,9 +90,14 @@ class Spreads(Collector):
             spread = self._spreads[labels] = Spread(self._bounds)
         return spread
 
+    def fold(self) -> None:
+        """Count what was noted, so that it takes no more room."""
+        for spread in list(self._spreads.values()):
+            spread.fold()
+
     def collect(self) -> Iterator[HistogramMetricFamily]:
         family = HistogramMetricFamily(self._name, self._help, labels=self._labels)
         for labels, spread in list(self._spreads.items()):
-            counts = list(accumulate(spread.counts))
-            family.add_metric(labels, list(zip(self._les, counts, strict=True)), spread.total)
+            counts, total = spread.fold()
+            family.add_metric(labels, list(zip(self._les, counts, strict=True)), total)
         yield family

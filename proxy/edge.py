@@ -9,7 +9,7 @@ from proxy.serving.response import Response
 from proxy.serving.server import Handler, Server
 from proxy.wellformed import fault, foreign
 
-__all__ = ["EdgeServer", "Handler", "let_stall"]
+__all__ = ["EdgeServer", "Handler"]
 
 
 class EdgeServer(Server):
@@ -32,12 +32,7 @@ class EdgeServer(Server):
         self._open_to_all = open_to_all
 
     def judge(self, request: Request) -> Response | None:
-        wrong = fault(request.method, request.target, request.version, request.raw_headers)
+        wrong = fault(request.method, request.target, request.version, request.raw_headers, request.folded)
         if wrong is None and self._open_to_all and foreign(request.raw_headers):
             wrong = 403, "Without keys, only programs of this machine are answered; set auth: {mode: keys}."
         return None if wrong is None else refused(*wrong)
-
-
-def let_stall(request: Request, stall_s: float) -> None:
-    """Let the client of this request refuse to read for so long, instead of the listener's own limit."""
-    request.protocol.stall_s = stall_s

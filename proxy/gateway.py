@@ -25,8 +25,8 @@ from proxy.beginning import Begun
 from proxy.cache import AnswerCache, Kept, asks_only_for_speed, headers_of
 from proxy.config.environment import CallDefaults
 from proxy.config.model import Config, Server, Timeouts
-from proxy.edge import let_stall
 from proxy.errors import ClientError, from_adapter, unavailable
+from proxy.grant import Grant
 from proxy.outlet import Outlet
 from proxy.principal import Principal
 from proxy.refusals import refusal
@@ -35,8 +35,9 @@ from proxy.rules import Rules
 from proxy.serving.request import BodyTooLargeError, Request
 from proxy.serving.response import Answer, Response, StreamedResponse
 from proxy.slices import Slices
-from proxy.streaming import Grant, Relay, read_to_end, tend
+from proxy.streaming import Relay, read_to_end
 from proxy.telemetry import Telemetry
+from proxy.tending import Tender
 from proxy.upstreams import Target
 
 RULES_TRIES = 3
@@ -86,11 +87,12 @@ class Gateway:
     cache: AnswerCache
     telemetry: Telemetry
     streams: set[Relay] = field(default_factory=set)
+    tender: Tender = field(default_factory=Tender)
 
     async def call(self, request: Request, operation: Operation, request_id: str) -> Answer:
         """Serve one POST. Raises ClientError."""
         raw = await self.body(request)
-        began_s = asyncio.get_running_loop().time()
+        began_s = self.till.ledger.store.now_s()
         for attempt in range(RULES_TRIES):
             last = attempt + 1 == RULES_TRIES
             admitted, rules = await self._admitted(request, operation, raw, request_id, began_s)
@@ -221,7 +223,7 @@ class Gateway:
             notes=admitted.notes(),
         ) as charge:
             self.telemetry.admission.note(charge.began_s - admitted.began_s)
-            self.telemetry.reserve.note(asyncio.get_running_loop().time() - charge.began_s)
+            self.telemetry.reserve.note(self.till.ledger.store.now_s() - charge.began_s)
             plan = Plan(asked=asked, targets=admitted.targets, terms=terms, created=int(time.time()))  # noqa: TID251 - `created` is wall time
             try:
                 begun = await self.trier.begin(plan, charge)
@@ -231,7 +233,7 @@ class Gateway:
             except asyncio.CancelledError:
                 charge.outcome = "disconnect"
                 raise
-            let_stall(request, self._stall_s(begun.target))
+            request.protocol.stall_s = self._stall_s(begun.target)
             clamped = begun.granted if terms.clamps and begun.granted < terms.wanted else None
             headers = answer_headers(admitted.request_id, begun, charge.hold, clamped=clamped)
             if begun.answer is not None:
@@ -274,21 +276,19 @@ class Gateway:
             grant, more = slices.grant(), slices.more
         relay = Relay(begun, charge, grant, Outlet(request, response), more)
         self.streams.add(relay)
-        tending = None
         charge.outcome = "disconnect"  # unless it comes to its end
         try:
             await response.prepare(request)
-            tending = self.supervisor.spawn(self._tend(relay, begun.target, request, response), name="tend")
+            self._tend(relay, begun.target, request)
             charge.outcome = await relay.run()
             await response.write_eof()
         except ConnectionError:
             charge.outcome = "disconnect"
         finally:
-            if tending is not None:
-                tending.cancel()
+            self.tender.discard(relay)
             self.streams.discard(relay)
             self.trier.ended(begun, charge.outcome)
-            if charge.outcome == "ok":
+            if charge.outcome == "ok" and not begun.response.ended:
                 self.supervisor.spawn(read_to_end(begun.response), name="read to end")
             else:
                 begun.response.close()
@@ -297,14 +297,13 @@ class Gateway:
     def _stall_s(self, target: Target) -> float:
         return target.write_stall_s or self.timeouts.write_stall_s
 
-    async def _tend(self, relay: Relay, target: Target, request: Request, response: StreamedResponse) -> None:
+    def _tend(self, relay: Relay, target: Target, request: Request) -> None:
         def abort() -> None:
             if request.transport is not None:
                 request.transport.abort()
 
-        comment_s, stall_s = self.server.keepalive_comment_s, self._stall_s(target)
-        with suppress(ConnectionError):
-            await tend(relay, response.write, comment_s=comment_s, stall_s=stall_s, abort=abort)
+        stall_s = self._stall_s(target)
+        self.tender.add(relay, comment_s=self.server.keepalive_comment_s, stall_s=stall_s, abort=abort)
 
 
 def _store_away() -> ClientError:

@@ -5,7 +5,7 @@ A call that may be tried at several targets counts against the limits of all of 
 
 from collections.abc import Iterable, Sequence
 
-from accounting.ask import Draw, Rate, Worst
+from accounting.ask import Ask, Draw, Rate, Worst
 from accounting.budgets import Budget, Caller, qualified, route_subjects
 from accounting.periods import Period
 from proxy.config.policy import Limit
@@ -43,6 +43,18 @@ def rates(limits: Iterable[tuple[str, Limit]], worst: Worst) -> tuple[Rate, ...]
             tokens, choices = worst.input_tokens, worst.choices
             found.append(Rate(subject=subject, what="tokens", limit=limit.tpm, fixed=tokens, per_output=choices))
     return tuple(found)
+
+
+def lowered(ask: Ask) -> bool:
+    """Tell whether a limit of tokens per minute grants less output than is wanted, however little of it is used: as `reserve.lua` has it."""
+    for rate in ask.rates:
+        if rate.per_output and rate.fixed + rate.per_output * ask.least <= rate.limit:
+            fit = (rate.limit - rate.fixed) // rate.per_output
+            if ask.share_permille:
+                fit = min(fit, max(ask.least, fit * ask.share_permille // 1000))
+            if fit < ask.wanted:
+                return True
+    return False
 
 
 def concurrency(limits: Iterable[tuple[str, Limit]]) -> tuple[Draw, ...]:

@@ -60,7 +60,13 @@ async def _paid(
     upstream, price, caller = path.upstream, path.price, principal.caller
     nanousd = price.nanousd if price else None
     ask = gateway.rules.admitter.fixed(caller, upstream.name, request.path, nanousd)
-    async with charged(gateway.till, ask, request_id=request_id, caller=caller, model=request.path) as charge:
+    notes = {
+        "key": caller.key, "user": caller.user, "team": caller.team, "provider": upstream.name, "model": request.path,
+        "asked": request.path, "input_nanousd": nanousd or 0,
+    }  # fmt: skip
+    async with charged(
+        gateway.till, ask, request_id=request_id, caller=caller, model=request.path, notes=notes
+    ) as charge:
         meter = Meter("", lambda: 0)
         meter.reported = Usage()  # nothing is counted: what it costs is its price
         attempt = charge.begin(Attempt(upstream.name, request.path, price, meter, billable=True))

@@ -54,7 +54,8 @@ class Places:
 
     def give(self) -> None:
         """Give a place back, to the next in the queue if there is one."""
-        self._note_pace()
+        if self.taken >= self._most or self._free_at_s is not None:
+            self._note_pace()
         while self._queue:
             turn = self._queue.popleft()
             if not turn.done():

@@ -64,8 +64,7 @@ class Routes:
 
     async def _dispatch(self, request: Request, request_id: str) -> Answer:
         path, method = request.path.rstrip("/") or "/", request.method
-        operation = CALLS.get(path)
-        if operation is not None:
+        if (operation := CALLS.get(path)) is not None:
             if method != "POST":
                 raise method_not_allowed(method, "POST")
             return await self._call(request, operation, request_id)
@@ -82,7 +81,8 @@ class Routes:
         return Response(body=orjson.dumps(body), content_type="application/json", headers={"x-request-id": request_id})
 
     async def _call(self, request: Request, operation: Operation, request_id: str) -> Answer:
-        await self._received(request)
+        if self.draining or not request.complete:
+            await self._received(request)
         await self._take_place()
         try:
             return await self.gateway.call(request, operation, request_id)

@@ -282,6 +282,7 @@ class Sidecar:
         """See changes of what is stored, also when no call comes that would notice."""
         while True:
             await asyncio.sleep(POLL_S)
+            self.telemetry.fold()
             with contextlib.suppress(StoreError):
                 await self.reload(await self.stored.version())
 

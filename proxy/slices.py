@@ -14,7 +14,7 @@ from accounting.hold import Hold
 from accounting.store.errors import StoreError
 from adapters.vendors import bills_after_cancel
 from proxy.asked import Asked
-from proxy.streaming import Grant
+from proxy.grant import Grant
 from proxy.upstreams import Target
 
 SLICE_TOKENS = 1024  # of each choice

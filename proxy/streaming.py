@@ -5,16 +5,15 @@ last bytes leave. A stream that passes its grant is ended here, as OpenAI would 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from accounting.charge import Charge
 from accounting.renewing import leased, renewed
-from accounting.tokens.families import encoding_for
+from accounting.store.errors import StoreError
 from adapters.errors import UpstreamError
 from adapters.sse import KEEPALIVE, encode
 from adapters.transport.base import UpstreamResponse
 from proxy.beginning import Begun
+from proxy.grant import Grant, More
 from proxy.outlet import Outlet
 from proxy.relayed import UNTAKEN_MAX, Relayed
 
@@ -23,28 +22,6 @@ SLICE_BYTES_MAX = 4096  # and before the next write: while a client does not rea
 LEFT_MIN = 4  # tokens of text, before the next look at the grant
 END_BYTES_MAX = 64 * 1024
 END_S = 1.0
-
-Write = Callable[[bytes], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """What the stream may give in all, over its choices; `tokens` is None where no budget depends on it."""
-
-    tokens: int | None
-    slack: int = 0  # how far our count of an honest provider's tokens may lie above its own
-
-    @classmethod
-    def of(cls, granted: int, choices: int, model: str, *, clamps: bool) -> "Grant":
-        """Return the grant; the slack is small where the tokenizer is the model's own."""
-        if not clamps:
-            return cls(tokens=None)
-        tokens = granted * choices
-        _, exact = encoding_for(model)
-        return cls(tokens=tokens, slack=16 + tokens // 50 if exact else 64 + tokens * 2 // 5)
-
-
-More = Callable[[], Awaitable[Grant | None]]  # None: no more can be had
 
 
 class Relay:
@@ -65,6 +42,8 @@ class Relay:
         self._free = 0  # so much may be untaken before the meter must be asked
         self._look_at = 0  # `_seen` from which on the grant may have been passed
         self._rest = b""
+        self._fed: bytes | None = None  # what goes out for a piece that was fed and not taken: the stream's last
+        self._is_past = False  # the grant was passed while the task waited
         self._ended_by: UpstreamError | None = None
         self.outcome = "ok"
         self.at_boundary = True  # the client has whole events only: a comment may be put in
@@ -72,7 +51,7 @@ class Relay:
         self.writing_since_s: float | None = None  # set while the client does not take what it is sent
 
     async def run(self) -> str:
-        """Relay to the end and settle; return the outcome: ok, cut, upstream_error."""
+        """Relay to the end and settle; return the outcome: ok, cut, upstream_error, error (of our own)."""
         try:
             self._response.taker = self._at_once
             await self._pieces()
@@ -86,44 +65,83 @@ class Relay:
         self._ended_by = error
         self._response.close()
 
+    def comment(self) -> None:
+        """Write a comment, unless the client is in the middle of an event or does not read."""
+        if self.at_boundary and self._outlet.ready:
+            self._outlet.put(KEEPALIVE)
+
     async def _pieces(self) -> None:
-        translator = self._translator
         out, self._begun.first = self._begun.first, b""  # it may be large, and the client may take its time
-        while True:
-            if translator.finished or translator.error is not None:
-                await self._last(out)
-                return
-            if out:
-                if self._lapsed() and not await self._renewed():
-                    await self._end_here()
-                    return
-                await self._send(out)
-                if (
-                    self._grant.tokens is not None
-                    and self._seen() >= self._look_at
-                    and await self._passed(self._grant.tokens)
-                ):
-                    await self._end_here()
-                    return
-                self._free = self._surely_free()
-            try:
-                piece = self._slice(self._rest or await self._response.next_piece())
-            except UpstreamError as error:
+        over = self._translator.finished or self._translator.error is not None
+        while not over:
+            if out and not await self._sent(out):
+                break
+            out, over = await self._next()
+        if over and not self._is_past:
+            await self._last(out)
+        else:
+            await self._end_here()
+
+    async def _sent(self, out: bytes) -> bool:
+        """Send; False if the stream must end here: what it holds is no longer its own, or used up."""
+        if self._lapsed() and not await self._renewed():
+            return False
+        await self._send(out)
+        if self._may_be_past() and await self._passed():
+            return False
+        self._free = self._surely_free()
+        return True
+
+    async def _next(self) -> tuple[bytes, bool]:
+        """Return what goes out for the next piece that was not relayed at once, and whether that is the last."""
+        translator = self._translator
+        try:
+            piece = self._slice(self._rest or await self._response.next_piece())
+        except UpstreamError as error:
+            if self._fed is None and not self._is_past:
                 translator.error = self._ended_by or error
-                out = b""
-                continue
-            out = translator.feed(piece) if piece else translator.eof()
-            if not piece:
-                await self._last(out)
-                return
+            return self._fed or b"", True
+        if self._fed is not None:
+            return self._fed, True
+        out = translator.feed(piece) if piece else translator.eof()
+        return out, not piece or translator.finished or translator.error is not None
 
     def _at_once(self, piece: bytes) -> bool:
-        """Relay a piece without waking the task, if that takes no waiting and no counting; else do nothing."""
+        """Relay a piece without waking the task, if that takes no waiting; else do nothing."""
         outlet = self._outlet
-        if self._lapsed() or not (outlet.ready and self.at_boundary and self._translator.passes(piece, self._free)):
+        if self._lapsed() or not (outlet.ready and self.at_boundary):
             return False
-        outlet.put(piece)
-        self.wrote += 1
+        if self._translator.passes(piece, self._free):
+            outlet.put(piece)
+            self.wrote += 1
+            return True
+        return self._fed_at_once(piece)
+
+    def _fed_at_once(self, piece: bytes) -> bool:
+        """Translate and relay a piece here, with what is to be counted and noted; not the one that ends the stream."""
+        relayed, translator = self._relayed, self._translator
+        if (
+            self._more is not None
+            or len(piece) > SLICE_BYTES_MIN
+            or self._fed is not None
+            or not relayed.counts_at_once
+        ):
+            return False
+        out = piece if translator.passes(piece, UNTAKEN_MAX) else translator.feed(piece)
+        if translator.finished or translator.error is not None:
+            self._fed = out
+            return False
+        if out:
+            counted = False
+            if self._is_to_be_noted():
+                self._observe()
+                counted = relayed.note_at_once()
+            self._about_to_write(out)
+            self._outlet.put(out)
+            if (counted or self._may_be_past()) and self._passed_at_once():
+                self._is_past = True
+                self._response.close()  # so the task wakes, and ends the stream here
+            self._free = self._surely_free()
         return True
 
     def _surely_free(self) -> int:
@@ -153,7 +171,11 @@ class Relay:
         """Have the lease again before more is written; False if the call must end."""
         hold, seq = self._charge.hold, self._charge.hold.seq
         if self._charge.receipt is None:
-            if not await renewed(self._charge.till.ledger, hold):
+            try:
+                if not await renewed(self._charge.till.ledger, hold):
+                    return False
+            except StoreError:  # no budget has ended, so `length` would be a lie
+                self.outcome, self._translator.error = "error", _store_away()
                 return False
             if hold.seq != seq:
                 self._relayed.again()
@@ -161,17 +183,20 @@ class Relay:
         return True
 
     async def _end_here(self) -> None:
-        """End as at a grant that is passed."""
-        self.outcome = "cut"
+        """End as at a grant that is passed, or with an error that is there already."""
         self._response.close()  # first of all: the provider is to stop
         self._observe()
+        if self._translator.error is not None:
+            await self._last(b"")
+            return
+        self.outcome = "cut"
         await self._last(await self._cut())
 
     async def _last(self, out: bytes) -> None:
         """Settle, then let the last bytes go."""
         error = self._translator.error
         if error is not None:
-            self.outcome = "upstream_error"
+            self.outcome = "upstream_error" if self.outcome == "ok" else self.outcome
             out += b"" if self.at_boundary or out else b"\n\n"
             out += encode(error.body())
         self._observe()
@@ -192,19 +217,24 @@ class Relay:
         return out
 
     async def _send(self, out: bytes) -> None:
-        untaken = self._translator.untaken
-        if untaken is None or untaken > self._relayed.room or untaken > UNTAKEN_MAX:
+        if self._is_to_be_noted():
             self._observe()
             await self._relayed.note()
-        self.wrote += 1
-        self.at_boundary = False
-        now_s = self._loop.time()
-        if self._charge.first_token_s is None:
-            self._charge.first_token_s = now_s - self._charge.began_s
-        self.writing_since_s = now_s
+        self._about_to_write(out)
+        self.writing_since_s = self._loop.time()
         await self._outlet.write(out)
         self.writing_since_s = None
+
+    def _about_to_write(self, out: bytes) -> None:
+        self.wrote += 1
         self.at_boundary = out.endswith((b"\n\n", b"\r\n\r\n"))
+        if self._charge.first_token_s is None:
+            self._charge.first_token_s = self._loop.time() - self._charge.began_s
+
+    def _is_to_be_noted(self) -> bool:
+        """Whether what is about to be written must be metered, and perhaps noted, first."""
+        untaken = self._translator.untaken
+        return untaken is None or untaken > min(self._relayed.room, UNTAKEN_MAX)
 
     def _observe(self) -> None:
         self._meter.observe(self._translator.take_joined())
@@ -213,48 +243,55 @@ class Relay:
         """Return what grows by one at least with each token, and with each chunk."""
         return self._meter.output.bytes + self._meter.chunks + (self._translator.untaken or 0)
 
-    async def _passed(self, granted: int) -> bool:
-        """Count, unless it is surely too early for that; True once what was relayed is more than the grant."""
+    def _may_be_past(self) -> bool:
+        """Whether the grant may have been passed, so that it is time to look."""
+        return self._grant.tokens is not None and self._seen() >= self._look_at
+
+    async def _passed(self) -> bool:
+        """Look, and have more if that can be had; True once what was relayed is more than the grant."""
         self._observe()
-        meter, most = self._meter, granted + self._grant.slack
-        left = most - meter.chunks
-        if meter.worth_counting(most):
-            left = most - await self._relayed.counted()
-        elif self._more is not None:
-            left = most - await self._strictly(most)
-        while left < 0 and self._more is not None and (grant := await self._more()) is not None:
-            used, most = most - left, (grant.tokens or 0) + grant.slack
-            self._grant, left = grant, most - used
-        self._look_at = self._seen() + max(LEFT_MIN, left)
-        return left < 0
+        most = self._most()
+        if self._must_count(most):
+            await self._relayed.counted()
+        used = self._used(most)
+        while used > most and self._more is not None and (grant := await self._more()) is not None:
+            self._grant = grant
+            most = self._most()
+        self._look_at = self._seen() + max(LEFT_MIN, most - used)
+        return used > most
 
-    async def _strictly(self, most: int) -> int:
-        """Return no less than what the provider may bill so far: what is held must cover it, and grows in time."""
+    def _passed_at_once(self) -> bool:
+        """As `_passed`, where no more is to be had and counting takes no waiting."""
+        if self._grant.tokens is None:
+            return False
+        self._observe()
+        most = self._most()
+        used = self._used(most)
+        self._look_at = self._seen() + max(LEFT_MIN, most - used)
+        return used > most
+
+    def _most(self) -> int:
+        return (self._grant.tokens or 0) + self._grant.slack
+
+    def _must_count(self, most: int) -> bool:
+        """Tell whether `_used` has to count. What is held slice by slice must cover what the provider may bill, and grows in time."""
         meter = self._meter
-        if meter.output.upper_bound <= most and meter.reported is None:
-            return meter.output.upper_bound
-        told = meter.reported.output if meter.reported is not None else 0
-        return max(told, await self._relayed.counted())
+        if meter.worth_counting(most):
+            return True
+        return self._more is not None and (meter.output.upper_bound > most or meter.reported is not None)
+
+    def _used(self, most: int) -> int:
+        """Return the tokens of the grant that are used up: counted, unless it is surely too early for that."""
+        meter, strictly = self._meter, self._more is not None
+        if not self._must_count(most):
+            return meter.output.upper_bound if strictly else meter.chunks
+        told = meter.reported.output if strictly and meter.reported is not None else 0
+        return max(told, self._relayed.counted_at_once())
 
 
-async def tend(relay: Relay, write: Write, *, comment_s: float, stall_s: float, abort: Callable[[], None]) -> None:
-    """Write a comment into long silence, so that nobody between takes the stream for dead; cut off a client that takes nothing."""
-    every_s = min(comment_s or stall_s, stall_s) / 2
-    silent_s, before = 0.0, relay.wrote
-    while True:
-        await asyncio.sleep(every_s)
-        since_s = relay.writing_since_s
-        if since_s is not None:
-            if asyncio.get_running_loop().time() - since_s > stall_s:
-                abort()
-                return
-        elif relay.wrote != before:
-            silent_s, before = 0.0, relay.wrote
-        else:
-            silent_s += every_s
-            if comment_s and silent_s >= comment_s and relay.at_boundary:
-                silent_s = 0.0
-                await write(KEEPALIVE)
+def _store_away() -> UpstreamError:
+    text = "The budget store cannot be reached, and what this call holds may be another's by now."
+    return UpstreamError(text, status=503, type="server_error", code="budget_store_unavailable")
 
 
 async def read_to_end(response: UpstreamResponse) -> None:

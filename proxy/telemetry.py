@@ -12,11 +12,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from accounting.charge import Receipt
 from adapters.errors import AdapterError, UpstreamTimeoutError
 from proxy.amounts import NANO, usd_text
-from proxy.counting import Spread, Spreads, Sums
+from proxy.counting import Labels, Spread, Spreads, Sums
 from proxy.errors import ClientError
 from proxy.logs import tell
 from proxy.upstreams import Target
 
+UNFOLDED_MAX = 512
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25)
 _TOKENS = tuple(4**n for n in range(14))
@@ -31,6 +32,7 @@ class Telemetry:
         self.models = frozenset(models)
         self._routes: dict[tuple[str, str], _Route] = {}
         self.flying = 0  # calls in flight
+        self._unfolded = 0  # calls that were noted and not counted yet
         route = ("provider", "model")
         self.requests = Sums(registry, "bursar_requests", "Calls by outcome.", (*route, "outcome"))
         self.duration = Spreads(
@@ -55,9 +57,10 @@ class Telemetry:
         self.upstream_retries = Counter(
             "bursar_upstream_retries", "Attempts after the first of a call.", registry=registry
         )
-        self.store_latency = Spreads(
+        self._store_latency = Spreads(
             registry, "bursar_store_latency_seconds", "Round trips to the store.", bounds=_OVERHEAD
-        ).of(())  # fmt: skip
+        )  # fmt: skip
+        self.store_latency = self._store_latency.of(())
         self._gen_ai(registry)
 
     def _gen_ai(self, registry: CollectorRegistry) -> None:
@@ -70,8 +73,17 @@ class Telemetry:
             registry, "gen_ai_client_operation_duration_seconds", "Whole call.", labels, bounds=_SECONDS, of=self.duration
         )  # fmt: skip
 
+    def fold(self) -> None:
+        """Count what was noted. Needed now and then, also where nobody asks."""
+        self._unfolded = 0
+        for spreads in (self.duration, self.first_token, self.overhead, self._store_latency, self.gen_tokens):
+            spreads.fold()
+
     def receipt(self, receipt: Receipt) -> None:
         """Tell of a settled call."""
+        self._unfolded += 1
+        if self._unfolded >= UNFOLDED_MAX:
+            self.fold()
         usage = receipt.usage
         provider, model = receipt.provider or "none", self._model(receipt.upstream_model)
         route = self._routes.get((provider, model)) or self._route(provider, model)
@@ -81,11 +93,10 @@ class Telemetry:
             route.first_token.note(receipt.first_token_s)
         route.input.note(usage.input)
         route.output.note(usage.output)
-        for kind, count in (
-            ("input", usage.input), ("output", usage.output), ("cached", usage.cached), ("reasoning", usage.reasoning)
-        ):  # fmt: skip
+        tokens = self.tokens.totals
+        for key, count in zip(route.tokens, (usage.input, usage.output, usage.cached, usage.reasoning), strict=True):
             if count:
-                self.tokens.add((provider, model, kind), count)
+                tokens[key] = tokens.get(key, 0) + count
         if receipt.cost_nanousd:
             self.cost.add((provider, model), receipt.cost_nanousd / NANO)
         if usage.estimated:
@@ -123,6 +134,7 @@ class Telemetry:
         route = self._routes[labels] = _Route(
             self.duration.of(labels), self.first_token.of(labels),
             self.gen_tokens.of((*labels, "input")), self.gen_tokens.of((*labels, "output")),
+            tuple((*labels, kind) for kind in ("input", "output", "cached", "reasoning")),
         )  # fmt: skip
         return route
 
@@ -149,6 +161,7 @@ class _Route:
     first_token: Spread
     input: Spread
     output: Spread
+    tokens: tuple[Labels, ...]  # of input, output, cached, reasoning
 
 
 def _code(error: AdapterError) -> str:

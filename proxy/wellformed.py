@@ -1,12 +1,12 @@
 """What a request's head must be before anybody looks at what it asks: whatever two servers could read differently is refused.
 
-Pure, over what aiohttp's parser has let pass (it refuses most of these shapes itself). A refusal closes the connection, since
+Pure, over what the parser has let pass (it refuses most of these shapes itself). A refusal closes the connection, since
 where the next request begins is just what is in doubt.
 Source: https://www.rfc-editor.org/rfc/rfc9112 (3.2, 6.1, 6.3), https://www.rfc-editor.org/rfc/rfc9110 (7.2, 7.6.1, 10.1.1)
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 HEAD_BYTES_MAX = 32 * 1024
@@ -21,7 +21,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ONCE = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"api-key", b"expect"}
 )
-_JUDGED = _ONCE | {b"connection", b"upgrade"}
+_JUDGED = (b"host", b"content-length", b"content-type", b"connection", b"transfer-encoding", b"expect", b"upgrade")
 _NOT_HOP_BY_HOP = frozenset(
     {"host", "content-length", "transfer-encoding", "content-type", "authorization", "api-key", "expect"}
 )
@@ -29,27 +29,47 @@ _NOT_HOP_BY_HOP = frozenset(
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
-def fault(method: str, target: str, version: tuple[int, int], headers: RawHeaders) -> tuple[int, str] | None:
-    """Return status and sentence of what is wrong with a head, None if nothing is. The sentence quotes nothing of it."""
-    size_bytes = 4 * len(headers)
-    found: dict[bytes, bytes] = {}
-    for raw_name, value in headers:
-        size_bytes += len(raw_name) + len(value)
-        name = raw_name.lower()
-        if name not in _JUDGED:
-            continue
-        if name in found:
-            if name in _ONCE:
-                return 400, f"The header {name.decode('latin-1')} was sent twice."
-            value = found[name] + b"," + value  # noqa: PLW2901 - a list may be sent in parts
-        found[name] = value
+def folded(headers: RawHeaders) -> dict[bytes, bytes]:
+    """Return the headers by name in lower case; of a name that was sent twice the first."""
+    by_name = {name.lower(): value for name, value in headers}
+    if len(by_name) < len(headers):
+        by_name = {name.lower(): value for name, value in reversed(headers)}
+    return by_name
+
+
+def fault(
+    method: str,
+    target: str,
+    version: tuple[int, int],
+    headers: RawHeaders,
+    by_name: Mapping[bytes, bytes] | None = None,
+) -> tuple[int, str] | None:
+    """Return status and sentence of what is wrong with a head, None if nothing is. The sentence quotes nothing of it.
+
+    `by_name` are the same headers `folded`, where the caller has them.
+    """
+    found = folded(headers) if by_name is None else by_name
+    if len(found) < len(headers):
+        found, twice = _joined(headers)
+        if twice:
+            return 400, f"The header {twice} was sent twice."
+    size_bytes = 4 * len(headers) + sum(map(len, found)) + sum(map(len, found.values()))
     if len(headers) > HEADERS_MAX or size_bytes > HEAD_BYTES_MAX:
         return 431, f"The request has more than {HEADERS_MAX} headers, or they are larger than {HEAD_BYTES_MAX} bytes."
-    found.pop(b"authorization", None)  # never in a cache
-    found.pop(b"api-key", None)
-    if b"content-length" in found:
-        found[b"content-length"] = b""  # the parser has judged the number
-    return _head_fault(method, target, version, tuple(found.items()))
+    # what goes into a cache holds no key; and of the length only that there is one, since the parser has judged the number
+    judged = tuple([(name, found[name] if name != b"content-length" else b"") for name in _JUDGED if name in found])
+    return _head_fault(method, target, version, judged)
+
+
+def _joined(headers: RawHeaders) -> tuple[dict[bytes, bytes], str]:
+    """Return the headers by name, those sent in parts as one; and the name of one that was sent twice and must not be."""
+    found: dict[bytes, bytes] = {}
+    for raw_name, value in headers:
+        name = raw_name.lower()
+        if name in found and name in _ONCE:
+            return found, name.decode("latin-1")
+        found[name] = found[name] + b"," + value if name in found else value
+    return found, ""
 
 
 def foreign(headers: RawHeaders) -> bool:

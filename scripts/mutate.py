@@ -27,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 COPIED = ("accounting", "adapters", "proxy", "tests", "scripts", "deploy", "docs", "pyproject.toml", "README.md")
 EDGES = "tests/ledger/test_replies.py tests/ledger/test_arithmetic.py tests/ledger/test_boundaries.py"
+QUICK = "not slow and not long"
 MODEL = "tests/ledger/test_differential.py"
 JOURNAL = "tests/test_journal_edges.py tests/test_journal.py"
 SCRIPTS = (
@@ -185,17 +186,17 @@ class Trial:
             elif source.exists():
                 shutil.copy(source, folder / name)
 
-    def survives(self, mutant: Mutant) -> bool:
-        """Whether all tests still pass."""
+    def survives(self, mutant: Mutant, tests: str = "", marks: str = QUICK) -> bool:
+        """Whether all tests still pass (by default those of the file)."""
         path = self.folder / mutant.file
         original = path.read_text()
         path.write_text(mutant.text)
         try:
-            return self.passes(TESTS[mutant.file])
+            return self.passes(tests or TESTS[mutant.file], marks)
         finally:
             path.write_text(original)
 
-    def passes(self, tests: str) -> bool:
+    def passes(self, tests: str, marks: str = QUICK) -> bool:
         """Run tests; too slow counts as failed. Only processes of this run are ever ended."""
         command = [
             self._python,
@@ -208,7 +209,7 @@ class Trial:
             "-p",
             "no:xdist",
             "-m",
-            "not slow and not long",
+            marks,
         ]
         environ = {
             **os.environ,

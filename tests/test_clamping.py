@@ -95,6 +95,44 @@ async def test_without_a_hard_budget_no_limit_is_added_or_lowered(store, tmp_pat
             assert reply.json["usage"]["completion_tokens"] == 300
 
 
+TPM_200 = 'limits: [{subject: "user:alice", tpm: 200}]\nadmission: {min_completion: 16, unbounded_share: 0.25}\n'
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted"),
+    [
+        ({"max_tokens": 5000}, 200 - HELLO_TOKENS),
+        ({"max_tokens": 201 - HELLO_TOKENS}, 200 - HELLO_TOKENS),
+        ({"max_tokens": 200 - HELLO_TOKENS}, None),
+        ({"max_tokens": 5000, "n": 2}, (200 - HELLO_TOKENS) // 2),
+        ({}, (200 - HELLO_TOKENS) // 4),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_limit_of_tokens_per_minute_lowers_what_is_sent_only_where_it_is_less(
+    store, tmp_path, asked, granted, stream
+):
+    async with house(store, tmp_path, more=TPM_200) as h:
+        reply = await h.chat(MODEL + "?length=9000", stream=stream, **asked)
+        assert reply.status == 200
+        sent = {name: n for name, n in json.loads(h.fake.requests[0].body).items() if name.startswith("max_")}
+        if granted is None:
+            assert sent == {name: n for name, n in asked.items() if name.startswith("max_")}, "as the client wrote it"
+            assert "x-budget-clamped" not in reply.headers
+            return
+        assert list(sent.values()) == [granted]
+        assert reply.headers["x-budget-clamped"] == str(granted)
+        await h.until_receipts(1)
+        assert h.receipts[0].usage.total <= 200
+
+
+async def test_a_limit_of_tokens_that_lowers_nothing_adds_no_limit(store, tmp_path):
+    async with house(store, tmp_path, more=TPM_200.replace("200", "1000000")) as h:
+        reply = await h.chat(MODEL + "?length=300")
+        assert "x-budget-clamped" not in reply.headers
+        assert not [name for name in json.loads(h.fake.requests[0].body) if name.startswith("max_")]
+
+
 async def test_a_call_without_a_limit_of_its_own_gets_a_share_of_what_is_free(store, tmp_path):
     async with house(store, tmp_path, more=OUTPUT_1000) as h:
         first = await h.chat(MODEL + "?length=400")

@@ -12,13 +12,13 @@ import aiohttp
 import orjson
 import pytest
 
-from accounting.journal.format import decode, seq_of
+from accounting.journal.format import PROGRESS, decode, seq_of
 from accounting.reading import Reader
 from accounting.store.resp import Address
 from accounting.store.store import Store
 from accounting.store.url import read_url
 from proxy.config.load import load_text
-from tests.sidecars import HELLO, KEY, ROOT, StoreServer, config_text, serving
+from tests.sidecars import HELLO, HELLO_TOKENS, KEY, ROOT, StoreServer, config_text, serving
 
 LENGTHS, LIMIT, PACE = (30, 700, 700), 1000, 400
 INTERVAL = 256  # what is promised
@@ -203,6 +203,39 @@ async def test_kill_9_loses_and_doubles_nothing_and_charges_what_was_relayed(tmp
     seen, records = await killed_again_and_again(store, tmp_path, seed=seed, kills=4, streams=10)
     assert any(one.done for one in seen)
     assert any(record["outcome"] == "crashed" for record in records)
+
+
+@pytest.mark.slow
+async def test_a_whole_answer_that_a_kill_cut_short_is_charged_its_input_and_an_interval(tmp_path, store):
+    """The provider was asked, and may write and bill it to its end, which nobody will see."""
+    async with (
+        provider(tmp_path / "invoice") as fake_url,
+        aiohttp.ClientSession(headers={"authorization": f"Bearer {KEY}"}) as http,
+    ):
+        text = config_text(store, tmp_path / "data", fake_url, more=BUDGETS)
+        (config_file := tmp_path / "bursar.yaml").write_text(text)
+        asked = {"model": "gpt-4o?length=400&pace=100", "messages": HELLO, "max_tokens": LIMIT}
+        folder = tmp_path / "data" / "journal"
+        async with serving(config_file) as running:
+            call = asyncio.create_task(http.post(f"{running.url}/chat/completions", json=asked))
+            async with asyncio.timeout(20):
+                while not [
+                    r for path in folder.glob("*/*.log") for r in decode(path.read_bytes())[1] if r.kind == PROGRESS
+                ]:
+                    await asyncio.sleep(0.01)
+            running.process.kill()
+            with pytest.raises(aiohttp.ClientError):
+                await call
+        async with serving(config_file) as running:
+            await running.until_logged("ended without us")
+        books = store_of(store, text)
+        (record,) = await records_of(books)
+        assert (record["outcome"], record["estimated"]) == ("crashed", True)
+        assert record["input"] >= HELLO_TOKENS, "the bound that it was admitted on"
+        assert 0 < record["output"] <= INTERVAL
+        await totals_agree(books, [record])
+        await nothing_is_left(books, folder)
+        await books.close()
 
 
 @pytest.mark.slow

@@ -48,4 +48,5 @@ async def test_a_process_that_has_served_without_counting_is_still_small(running
             async with http.post(running.url + "/chat/completions", json=body, headers=headers) as answer:
                 assert answer.status == 200
                 await answer.read()
+    assert "/aiohttp/" not in Path(f"/proc/{running.process.pid}/maps").read_text(), "nothing that serves needs it"
     assert resident_mb(running.process.pid) <= SERVED_MB

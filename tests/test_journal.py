@@ -178,7 +178,7 @@ def test_a_record_is_there_only_when_all_of_it_is():
     begun = header(SID) + encode(*RECORDS[0])
     data = Watched(begun + bytes(100))
     put(data, len(begun), *RECORDS[1])
-    assert [decode(state)[1] for state in data.states] == [RECORDS[:1]]
+    assert [decode(state)[1] for state in data.states] == [RECORDS[:1], RECORDS[:2]]
     assert decode(data) == (SID, RECORDS[:2], len(begun) + len(encode(*RECORDS[1])))
 
 
@@ -247,9 +247,10 @@ UNITS = [
         ((900, 1820), {}, {"usd": 2020, "tokens": 1010, "output_tokens": 1000, "input_tokens": 10, "requests": 1, "concurrency": 0}),
         ((900, 4990), {}, {"usd": 5000, "tokens": 1010, "output_tokens": 1000, "input_tokens": 10, "requests": 1, "concurrency": 0}),
         ((1900, 3820), {"choices": 2}, {"usd": 4020, "tokens": 1010, "output_tokens": 1000, "input_tokens": 10, "requests": 1, "concurrency": 0}),
+        ((0, 20), {"granted": 0}, {"usd": 20, "tokens": 10, "output_tokens": 0, "input_tokens": 10, "requests": 1, "concurrency": 0}),
         ((900, 1820), {"reserved": False, "granted": 0}, {"usd": 2300, "tokens": 1150, "output_tokens": 1140, "input_tokens": 10, "requests": 1, "concurrency": 0}),
     ],
-    ids=["released", "just_begun", "one_interval_more", "not_beyond_the_grant", "not_beyond_the_hold", "two_choices", "nothing_was_held"],
+    ids=["released", "just_begun", "one_interval_more", "not_beyond_the_grant", "not_beyond_the_hold", "two_choices", "no_output", "nothing_was_held"],
 )  # fmt: skip
 def test_a_crashed_call_is_charged_one_interval_more_within_its_hold(so_far, more, actual):
     told = None if so_far is None else Progress(seq=1, input_tokens=10, output_tokens=so_far[0], cost_nanousd=so_far[1])

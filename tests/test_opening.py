@@ -1,12 +1,14 @@
 """What an attempt is marked with before its answer has begun, for the proxy and the client library alike: may it be billed, and for what."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from accounting.meter import Meter
-from adapters.base import Call, Endpoint
+from adapters.base import Call, Endpoint, UpstreamRequest
+from adapters.credentials.base import Credentials, HeaderKey, NoCredentials, Secret, signed
 from adapters.errors import UpstreamAuthError, UpstreamError, UpstreamProtocolError, UpstreamUnavailableError
 from adapters.opening import opened, sent
 from adapters.registry import make_adapter
@@ -87,3 +89,24 @@ async def test_a_whole_answer_is_counted_once():
         trial, found = await attempted(p.url("/v1"), stream=False)
     assert found.answer.completion["usage"]["completion_tokens"] == 40
     assert (trial.meter.chunks, trial.meter.reported.output) == (1, 40)
+
+
+class Signs(Credentials):
+    """Signs what it sees."""
+
+    async def apply(self, request):
+        names = ",".join(name for name, _ in request.headers)
+        return replace(request, headers=(*request.headers, ("signed", names)))
+
+
+@pytest.mark.parametrize(
+    "credentials", [HeaderKey(Secret("k"), header="x-api-key", prefix=""), NoCredentials(), Signs()]
+)
+async def test_credentials_are_put_on_alike_with_headers_of_the_call_and_after_them(credentials):
+    request, more = (
+        UpstreamRequest(url="http://a/", headers=(("a", "1"),), body=b"{}"),
+        (("x-request-id", "c"), ("b", "2")),
+    )
+    expected = await credentials.apply(replace(request, headers=(*request.headers, *more)))
+    assert await signed(request, credentials, more) == expected
+    assert isinstance(credentials, NoCredentials) or len(expected.headers) == 4

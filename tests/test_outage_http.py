@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from tests.sidecars import KEYS, MODEL, house, total
+import accounting.ledger
+from tests.sidecars import KEYS, MODEL, house, rows_of, total
 
 BOB = "sk-bob-0123456789abcdef0123456789"
 TWO_KEYS = KEYS.replace(
@@ -125,3 +126,31 @@ async def test_a_sidecar_starts_without_the_store_and_serves_when_it_is_there(ow
             while (await h.chat()).status != 200:
                 pass
         assert (await h.ops("/readyz")).status == 200
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.parametrize(("key", "ends"), [(None, True), (BOB, False)])
+async def test_a_stream_whose_lease_ends_meanwhile_is_told_so_and_never_that_it_was_finished(
+    h, monkeypatch, how, key, ends
+):
+    """Its hard budget has not ended, so `length` would be a lie; one that is to be allowed goes on."""
+    monkeypatch.setattr(accounting.ledger, "TTL_MS", 700)
+    monkeypatch.setattr(accounting.ledger, "EXTEND_S", 0.2)
+    send = h.chat(MODEL + "?length=60&pace=50", stream=True, **({"key": key} if key else {}))
+    stream = asyncio.create_task(send)
+    await h.fake.until(lambda: h.fake.in_flight == 1)
+    gone(h, how)
+    reply = await stream
+    rows = rows_of(reply.body)
+    finishes = [choice["finish_reason"] for row in rows for choice in row.get("choices", ()) if choice["finish_reason"]]
+    if not ends:
+        assert finishes == ["stop"]
+        assert reply.body.endswith(b"data: [DONE]\n\n")
+        return
+    assert finishes == []
+    assert rows[-1]["error"]["code"] == "budget_store_unavailable"
+    assert rows[-1]["error"]["type"] == "server_error"
+    assert not reply.body.endswith(b"data: [DONE]\n\n")
+    h.store.start() if how == "killed" else h.store.process.send_signal(signal.SIGCONT)
+    await h.until_receipts(4)
+    assert (h.receipts[-1].outcome, h.receipts[-1].usage.output > 0) == ("error", True), "what was relayed is charged"

@@ -1,16 +1,19 @@
 """The fast transport keeps connections: what it may use again, what it must not, and when a call may go twice."""
 
 import asyncio
+import contextlib
 import socket
 
+import httptools
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.base import UpstreamRequest
-from adapters.errors import UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnavailableError
+from adapters.errors import InvalidRequestError, UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnavailableError
 from adapters.transport import connection as connection_module
 from adapters.transport.base import Timeouts
+from adapters.transport.heads import Heads
 from adapters.transport.incoming import INTERIM_MAX, Incoming
 from adapters.transport.options import TransportOptions
 from adapters.transport.outgoing import Origin, parse_url
@@ -539,6 +542,110 @@ def test_a_url_is_taken_apart_without_changing_its_path(url, origin, path, autho
     assert parse_url(url) == (origin, path, authority_)
 
 
+# TLS -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_all_tls_connections_read_into_one_buffer_and_none_gets_anothers_bytes(make, authority, ca_file):  # noqa: F811 - the fixtures
+    async def script(peer):
+        while request := await peer.request():
+            number = int(request.rpartition(b"\r\n\r\n")[2])
+            await peer.write(ok(b"%04d" % number * 50_000))
+
+    transport = make(ca_file=ca_file)
+    async with provider(script, server_context(authority, "localhost")) as server:
+        url = server.url(scheme="https", host="localhost")
+        answers = await asyncio.gather(*(call(transport, url, b"%d" % number, tls=30) for number in range(20)))
+        assert transport.idle > 1
+        buffers = [connection._transport._ssl_protocol._ssl_buffer for connection in transport._open]
+        assert len({id(buffer) for buffer in buffers}) == 1
+        assert len(buffers[0]) <= 32 * 1024
+    assert answers == [b"%04d" % number * 50_000 for number in range(20)]
+
+
+# answers that are read whole --------------------------------------------------------------------------------------------
+
+
+def at_once(coroutine):
+    """Return what it returns, if it does without waiting."""
+    with pytest.raises(StopIteration) as ended:
+        coroutine.send(None)
+    return ended.value.value
+
+
+async def in_two(peer, first, last):
+    while await peer.request():
+        await peer.write(first)
+        await peer.server.go.wait()
+        await peer.write(last)
+
+
+async def test_a_small_answer_in_pieces_is_there_when_its_head_is_returned(transport):
+    answer = ok(b"hello world")
+    async with provider(lambda peer: in_two(peer, answer[:-4], answer[-4:])) as server:
+        request = UpstreamRequest(url=server.url(), body=b"{}")
+        sending = asyncio.create_task(transport.send_whole(request, Timeouts()))
+        await asyncio.sleep(0.02)
+        assert not sending.done()
+        server.go.set()
+        assert at_once((await sending).read(100)) == b"hello world"
+        assert transport.idle == 1
+
+
+async def test_a_large_answer_is_not_gathered_and_holds_its_provider_back(transport):
+    answer = ok(b"a" * 20_000)
+    async with provider(lambda peer: in_two(peer, answer[:-4], answer[-4:])) as server:
+        response = await transport.send_whole(UpstreamRequest(url=server.url(), body=b"{}"), Timeouts())
+        server.go.set()
+        assert await response.read(20_000) == b"a" * 20_000
+
+
+async def test_what_breaks_off_after_its_head_is_told_by_read(transport):
+    async with provider(lambda peer: in_two(peer, ok(b"hello")[:-4], b"")) as server:
+        sending = asyncio.create_task(
+            transport.send_whole(UpstreamRequest(url=server.url(), body=b"{}"), Timeouts(idle=0.1))
+        )
+        response = await sending
+        assert response.status == 200
+        with pytest.raises(UpstreamTimeoutError) as caught:
+            await response.read(100)
+        assert caught.value.phase == "idle"
+
+
+# the heads of requests -------------------------------------------------------------------------------------------------
+
+
+def head_of(heads, *headers, url="http://a/b?c", **more):
+    return heads.of(UpstreamRequest(url=url, headers=headers, **more))[1]
+
+
+def test_a_head_is_written_alike_the_first_time_and_when_its_lines_are_known():
+    heads = Heads()
+    expected = b"POST /b?c HTTP/1.1\r\nhost: a\r\nX-Key: k\r\nx-id: 1\r\ncontent-length: 2\r\naccept-encoding: identity\r\n\r\n"
+    for _ in range(2):
+        assert head_of(heads, ("X-Key", "k"), ("Host", "evil"), ("te", "x"), ("x-id", "1"), body=b"{}") == expected
+    assert head_of(heads, ("x-id", "2"), method="GET") == (
+        b"GET /b?c HTTP/1.1\r\nhost: a\r\nx-id: 2\r\naccept-encoding: identity\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize("pair", [("x-key", "k\r\nx: y"), ("x-key", "é"), ("x key", "k"), ("", "k")])
+def test_a_header_is_checked_also_when_others_of_its_name_were_sent(pair):
+    heads = Heads()
+    head_of(heads, ("x-key", "k"), ("x", "k"))
+    for _ in range(2):
+        with pytest.raises(InvalidRequestError):
+            head_of(heads, ("x-key", "k"), pair)
+
+
+def test_the_lines_that_are_known_do_not_grow_with_the_calls():
+    heads = Heads()
+    for number in range(2000):
+        head_of(heads, ("x-id", f"{number}"), ("x-token", f"{number}" + "t" * 2000), url=f"http://a/{number}")
+    assert len(heads._lines) <= 256
+    assert len(heads._targets) <= 512
+    assert max(map(len, heads._lines.values())) <= 1024
+
+
 # the parser alone ----------------------------------------------------------------------------------------------------
 
 STREAMS = [
@@ -573,6 +680,57 @@ def test_any_split_of_a_response_is_read_alike(stream, cuts):
         body += split.take()
     assert facts(split) == facts(whole)
     assert body == whole.take()
+
+
+class Told:
+    """What the parser itself says of the headers of the last head."""
+
+    def __init__(self):
+        self.headers = {}
+        self.done = False
+
+    def on_message_begin(self):
+        if not self.done:
+            self.headers = {}
+
+    def on_header(self, name, value):
+        if not self.done:
+            self.headers[name.lower().decode("latin-1")] = value.decode("latin-1").rstrip(" \t")
+
+    def on_headers_complete(self):
+        self.done = self.parser.get_status_code() >= 200
+
+
+NAMES = st.sampled_from([b"a", b"B", b"X-c", b"content-length", b"Transfer-Encoding", b"a ", b"\r\na", b""])
+VALUES = st.lists(
+    st.sampled_from([b"5", b"hello", b"chunked", b":", b" ", b"\t", b"\n", b"\xe9", b"\x00", b"\x85", b"\xa0", b"\r\n "]), max_size=3
+).map(b"".join)  # fmt: skip
+LINES = st.builds(
+    lambda name, gap, value, last: name + b":" + gap + value + last,
+    NAMES,
+    st.sampled_from([b"", b" ", b"\t"]),
+    VALUES,
+    st.just(b"\r\n"),
+)
+
+
+@settings(max_examples=500)
+@given(
+    st.lists(st.sampled_from([b"\r\n", b"HTTP/1.1 100 Go\r\na: b\r\n\r\n"]), max_size=2),
+    st.lists(LINES, max_size=4),
+)
+def test_headers_are_read_as_the_parser_reads_them(before, lines):
+    head = b"".join(before) + b"HTTP/1.1 200 OK\r\n" + b"".join(lines) + b"\r\n"
+    told, ours = Told(), Incoming()
+    told.parser = httptools.HttpResponseParser(told)
+    with contextlib.suppress(httptools.HttpParserError):
+        told.parser.feed_data(head)
+    ours.feed(head)
+    if ours.head_done:
+        assert told.done
+        assert dict(ours.headers) == told.headers
+    elif told.done:
+        assert "transfer-encoding" in told.headers  # which is looked at more strictly
 
 
 @given(st.lists(st.binary(max_size=200), max_size=10), st.sampled_from([b"", CHUNKED_HEAD, b"HTTP/1.1 200 OK\r\n"]))

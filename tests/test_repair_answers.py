@@ -1,5 +1,6 @@
 """Repairs of whole answers, and of anything at all."""
 
+import copy
 import json
 
 import orjson
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
 from adapters.errors import UpstreamError
-from tests import recorded
+from adapters.repair import is_plain, mend_completion
+from tests import lane, recorded
 from tests.test_repair import MINTED, USAGE, exchange, stream_of
 
 # whole answers --------------------------------------------------------------------------------------------------------
@@ -155,3 +157,34 @@ def test_any_answer_becomes_openais_or_an_error(body):
         return
     strict_enough(answer.completion, "message")
     json.loads(answer.body)
+
+
+PLAIN = says({"content": "a"}, service_tier="default") | {"created": 5}
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 2**60), st.floats(), st.text(max_size=3), st.just([]), st.just({}),
+    st.sampled_from(["chat.completion", "assistant", "stop", "eos", "default", "on_demand"]), st.just({"text": "x"}),
+)  # fmt: skip
+PLACES = [
+    *((key,) for key in (*PLAIN, "new")), *(("usage", key) for key in (*USAGE, "new")),
+    *(("choices", 0, key) for key in ("index", "message", "finish_reason", "logprobs", "delta")),
+    *(("choices", 0, "message", key) for key in ("role", "content", "reasoning", "reasoning_content", "tool_calls", "function_call", "audio")),
+]  # fmt: skip
+
+
+@given(changes=st.lists(st.tuples(st.sampled_from(PLACES), ODD, st.booleans()), max_size=3))
+def test_an_answer_that_looks_plain_has_nothing_to_mend(changes):
+    body = copy.deepcopy(PLAIN)
+    for place, value, gone in changes:
+        holder = body
+        for key in place[:-1]:
+            holder = holder[key] if isinstance(holder, list) else holder.get(key) if isinstance(holder, dict) else None
+        if isinstance(holder, dict):
+            holder.pop(place[-1], None) if gone else holder.update({place[-1]: value})
+    if isinstance(body.get("choices"), list) and is_plain(body):
+        before = copy.deepcopy(body)
+        assert mend_completion(body, lane.call()) == set()
+        assert repr(body) == repr(before)
+
+
+def test_a_plain_answer_is_known_at_a_glance():
+    assert is_plain(PLAIN)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from accounting.meter import Meter
@@ -130,6 +130,27 @@ def test_a_meter_learns_the_same_of_texts_that_were_joined(stream, how, glue):
     assert found[1:] == expected[1:]
 
 
+@settings(max_examples=400, deadline=None)
+@given(stream=STREAMS, joined=st.booleans(), glue=st.integers(1, 4), role=st.booleans())
+@example(stream=alike(HEADS[0], KEYS[1], TAILS[0], [b" a", b" b", b" c"]), joined=False, glue=1, role=False)
+def test_an_event_that_is_known_again_is_mended_no_less_than_one_that_is_read(stream, joined, glue, role):
+    body = {"stream": True, "stream_options": {"include_usage": True}}
+    quick, slow = (adapter(repair=True).exchange(call(body)).stream() for _ in range(2))
+    slow._learn_left = 0
+    meters, outs = (Meter("m", lambda: 0), Meter("m", lambda: 0)), [[], []]
+    pieces = [b"".join(stream[at : at + glue]) for at in range(0, len(stream), glue)]
+    for piece in [*([ROLE] * role), *pieces, DONE]:
+        outs[1].append(slow.feed(piece))
+        outs[0].append(piece if quick.passes(piece, 50) else quick.feed(piece))
+        meters[0].observe(quick.take_joined() if joined else quick.take())
+        meters[1].observe(slow.take())
+        assert (quick.finished, quick.error is None) == (slow.finished, slow.error is None)
+        if quick.finished:
+            break
+    assert outs[0] == outs[1]
+    assert known(meters[0]) == known(meters[1])
+
+
 def event(text=b" word", head=HEADS[0], key=KEYS[0], tail=TAILS[0]):
     return alike(head, key, tail, [text])[0]
 
@@ -144,8 +165,8 @@ def test_events_that_differ_in_their_text_alone_are_kept_as_texts(head, key, tai
     assert run.take_in(block, 0) == len(block)
     assert (run.texts, run.size) == ([b"one", b"", b"thr\\n"], 9)
     assert run.joined()[1:] == [{}, {}]
-    assert not run.take_one(event(b"four", head, key, tail), 12)
-    assert run.take_one(event(b"four", head, key, tail), 13)
+    assert not run.take_all(event(b"four", head, key, tail), 12)
+    assert run.take_all(event(b"four", head, key, tail), 13)
     assert len(run.chunks()) == 4
 
 
@@ -166,28 +187,33 @@ def test_an_event_that_says_more_than_one_text_has_no_shape(other):
 def test_a_text_that_may_not_be_joined_is_no_part_of_a_run(text):
     run = runs.Run(runs.shape_of(event()))
     assert run.take_in(event(text), 0) == 0
-    assert not run.take_one(event(text), 100)
+    assert not run.take_all(event(text), 100)
     assert run.texts == []
 
 
-def test_a_piece_with_two_events_or_half_a_one_is_not_passed_at_once():
-    translator = adapter().exchange(call({"stream": True})).stream()
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_piece_with_half_an_event_or_too_much_text_is_not_passed_at_once(repair):
+    translator = adapter(repair=repair).exchange(call({"stream": True})).stream()
     for each in (ROLE, event(), event(b"b")):
         translator.feed(each)
     translator.take()
     assert translator.passes(event(b"c"), 10)
-    assert not translator.passes(event(b"d") * 2, 100)
+    assert translator.passes(event(b"d") * 2, 10)
+    assert not translator.passes(event(b"d") * 8, 10)
+    assert not translator.passes(event(b"d") + event()[:-1], 100)
     assert translator.feed(event()[:30]) == b""
     assert not translator.passes(event(b"e"), 100)
     assert not translator.passes(event()[30:], 100)
     assert translator.feed(event()[30:]) == event()
-    assert [one["choices"][0]["delta"]["content"] for one in translator.take()] == ["c", " word"]
+    assert [one["choices"][0]["delta"]["content"] for one in translator.take()] == ["c", "d", "d", " word"]
 
 
-def test_a_stream_of_ever_new_shapes_is_not_learned_for_ever(monkeypatch):
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_stream_of_ever_new_shapes_is_not_learned_for_ever(monkeypatch, repair):
     learned = []
-    monkeypatch.setattr("adapters.openai_lane.chat_stream.shape_of", lambda each: learned.append(each))
-    translator = adapter().exchange(call({"stream": True})).stream()
+    monkeypatch.setattr("adapters.openai_lane.shaped_stream.shape_of", lambda each, _: learned.append(each))
+    translator = adapter(repair=repair).exchange(call({"stream": True})).stream()
+    translator.feed(ROLE)
     for number in range(100):
-        translator.feed(ROLE.replace(b'"c1"', b'"c%d"' % number))
+        translator.feed(event(tail=b'"},"finish_reason":null}],"x":%d}' % number))
     assert 0 < len(learned) < 20

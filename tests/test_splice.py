@@ -96,6 +96,11 @@ def test_members_are_set_removed_and_added_in_place(raw, changes, expected):
         (b'{"max_to\\u212Aens":9}', "max_tokens"),
         ('{"meſſages":[]}'.encode(), "messages"),
         (b'{"n":1,"N":5}', "n"),
+        (b'{"a":1,"b":1,"c":1,"n":9,"n":1}', "n"),
+        (
+            b'{"a":1,"b":1,"c":1,"n":10,"n":1}',
+            "n",
+        ),  # as long as with a blank behind each colon and comma, were it there once
     ],
 )
 def test_a_second_spelling_of_what_bursar_reads_is_refused_by_name(raw, field):
@@ -103,6 +108,25 @@ def test_a_second_spelling_of_what_bursar_reads_is_refused_by_name(raw, field):
         splice(raw, {})
     assert caught.value.param == field
     assert field in caught.value.message
+
+
+NEAR = st.sampled_from([b'"n"', b'"\\u006e"', b'"N"', b'"model"', b'"MODEL"', b'"a"', b'"b"', '"é"'.encode(), b'""'])
+TEXTS = st.sampled_from([b"1", b"22", b'"x"', b'"n"', b"[1, 2]", b'{"n":1}', b'", "', b"null"])
+GAPS = st.sampled_from([(b":", b","), (b": ", b", "), (b": ", b","), (b" : ", b" ,")])
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(st.tuples(NEAR, TEXTS), max_size=8), GAPS)
+def test_a_body_is_refused_for_its_keys_alone_however_it_is_written(pairs, gaps):
+    colon, comma = gaps
+    raw = b"{" + comma.join(key + colon + text for key, text in pairs) + b"}"
+    read = frozenset({"n", "model"})
+    keys = [key for key, _ in json.loads(raw, object_pairs_hook=list)]
+    if any(key.casefold() in read and (key not in read or keys.count(key) > 1) for key in keys):
+        with pytest.raises(InvalidRequestError):
+            splice(raw, {}, read=read)
+    else:
+        assert splice(raw, {}, read=read) == raw
 
 
 def test_a_repeated_key_that_nobody_reads_passes():

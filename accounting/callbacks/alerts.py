@@ -109,7 +109,7 @@ class BudgetAlerts:
     def settled(self, hold: Hold, counts: list[int]) -> None:
         """Look at what each budget of a settled call has used; `counts` are used and held of each, in the hold's order."""
         for row, used in zip(hold.rows, counts[::2], strict=False):
-            if not thresholds_of(row.budget) or row.limit <= 0:
+            if not (row.budget.soft or row.budget.mode == "soft") or row.limit <= 0:
                 continue
             if row.field == "used":
                 self._look(row, int(used))

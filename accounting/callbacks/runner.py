@@ -68,6 +68,11 @@ class CallbackRunner:
         return tuple(entry.name for entry in self._entries)
 
     @property
+    def idle(self) -> bool:
+        """Whether nobody hears of calls."""
+        return not self._entries
+
+    @property
     def active(self) -> int:
         """Runs that are under way now."""
         return sum(lane.running for lane in tuple(self._lanes.values()))

@@ -1,8 +1,8 @@
 """What a call that a crash cut short comes to. Pure: two processes that find the same journal charge the same.
 
-A call without progress is released: nothing of it was relayed, since progress is written before the first byte is. (Its
-provider may bill for it; nobody saw an answer, and what it would have been nobody knows.) A call with progress is charged
-that and one interval more, within its hold: never less than was relayed.
+A call without progress is released: it was never sent, since the first progress (no output yet) is written before it is. A call
+with progress is charged that and one interval more, within its hold: never less than was relayed. What a provider wrote of a
+whole answer that nobody saw nobody knows; one interval of it is charged, too, beside its input.
 """
 
 from typing import Any
@@ -46,7 +46,8 @@ def crashed(note: dict[str, Any], progress: Progress | None, day: str) -> Settle
 def _output_tokens(note: dict[str, Any], progress: Progress) -> int:
     """One interval more than was surely relayed, but no more than was granted or held, nor less than was relayed."""
     most = progress.output_tokens + INTERVAL_TOKENS
-    if granted := int(note.get("granted", 0)) * int(note.get("choices", 1)):
+    granted = int(note.get("granted", 0)) * int(note.get("choices", 1))
+    if granted or not progress.output_tokens:  # nothing is granted to what has no output, as an embedding
         most = min(most, granted)
     return max(progress.output_tokens, most)
 

@@ -27,7 +27,6 @@ KINDS = frozenset((ADMITTED, PROGRESS, SETTLED, ACKNOWLEDGED))
 _FILE = struct.Struct(">8sHH")
 _HEAD = struct.Struct(">IIB")
 _LENGTH_AND_KIND = struct.Struct(">IB")
-_CRC_AND_KIND = struct.Struct(">IB")
 _CRC = struct.Struct(">I")
 _SEQ = struct.Struct(">Q")
 _PROGRESS = struct.Struct(">QQQQ")
@@ -57,7 +56,10 @@ class Progress:
     def dump(self) -> bytes:
         """Return the payload of a PROGRESS record."""
         amounts = (self.seq, self.input_tokens, self.output_tokens, self.cost_nanousd)
-        return _PROGRESS.pack(*(min(max(0, n), _U64_MAX) for n in amounts))
+        try:
+            return _PROGRESS.pack(*amounts)
+        except struct.error:  # one is beyond what it can say
+            return _PROGRESS.pack(*(min(max(0, n), _U64_MAX) for n in amounts))
 
     @classmethod
     def load(cls, payload: bytes) -> "Progress":
@@ -83,11 +85,13 @@ def encode(kind: int, payload: bytes) -> bytes:
 
 
 def put(into: Buffer, at: int, kind: int, payload: bytes) -> None:
-    """Write one record where there are zeros: its length last, so that until all of it is there the zeros still end the log."""
+    """Write one record where there are zeros: its head last, so that until all of it is there the zeros still end the log.
+
+    A head that is torn itself ends the log, too: its checksum is over its length.
+    """
     start, length = at + HEAD_BYTES, len(payload)
     into[start : start + length] = payload
-    _CRC_AND_KIND.pack_into(into, at + _CRC.size, crc32(payload, crc32(_LENGTH_AND_KIND.pack(length, kind))), kind)
-    _CRC.pack_into(into, at, length)
+    into[at:start] = _HEAD.pack(length, crc32(payload, crc32(_LENGTH_AND_KIND.pack(length, kind))), kind)
 
 
 def put_all(into: Buffer, at: int, records: bytes) -> None:

@@ -227,21 +227,26 @@ class FileJournal:
     def _append(self, kind: int, payload: bytes) -> None:
         """Write now. Raises JournalError if there is no room, also with the reserve given up."""
         size_bytes = HEAD_BYTES + len(payload)
+        segment = self._segments[-1]
+        if size_bytes > segment.left_bytes or size_bytes > RECORD_BYTES_MAX:
+            segment = self._room_for(size_bytes)
+        segment.append(kind, payload)
+        if (now_s := self._clock()) >= self._mark_at_s:
+            self._mark(now_s, segment, size_bytes)
+
+    def _mark(self, now_s: float, segment: Segment, size_bytes: int) -> None:
+        """Note when the record was written that takes so many bytes at the end."""
+        self._mark_at_s = now_s + MARK_S
+        self._marks.append((now_s, segment.path, segment.size_bytes - size_bytes))
+        while self._marks[0][0] < now_s - KEPT_S - 2 * MARK_S:
+            self._marks.popleft()
+
+    def _room_for(self, size_bytes: int) -> Segment:
         if size_bytes > RECORD_BYTES_MAX:
             msg = f"a record of {size_bytes} bytes is too large for the journal"
             raise JournalError(msg)
-        segment = self._segments[-1]
-        if size_bytes > segment.left_bytes:
-            segment = self._room_for(size_bytes)
-        segment.append(kind, payload)
-        now_s = self._clock()
-        if now_s >= self._mark_at_s:
-            self._mark_at_s = now_s + MARK_S
-            self._marks.append((now_s, segment.path, segment.size_bytes - size_bytes))
-            while self._marks[0][0] < now_s - KEPT_S - 2 * MARK_S:
-                self._marks.popleft()
-
-    def _room_for(self, size_bytes: int) -> Segment:
+        if size_bytes <= self._segments[-1].left_bytes:
+            return self._segments[-1]
         if self._stopping.is_set():
             msg = "the journal is closed"
             raise JournalError(msg)

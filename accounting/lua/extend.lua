@@ -1,5 +1,5 @@
 -- Heartbeat: give open holds another ttl_ms, and say which are no longer there. While the store is learning after it lost
--- writes, a hold that is missing and not settled is adopted: it was admitted once.
+-- writes, a hold that is missing (or smaller than its owner knows it) and not settled is adopted: it was admitted once.
 --
 -- KEYS  1 general, 2 session, 3 sessions; then for each hold and each of its draws: counters, holds.
 -- ARGV  1 run id of the server, 2 sid, 3 ttl_ms, 4 number of holds;
@@ -30,16 +30,21 @@ for _ = 1, holds do
   local mark = call('HMGET', KEYS[2], 'd:' .. seq, 'h:' .. seq)
   local known = {}  -- granted, amount, amount …: what is held if it has grown since
   for n in string.gmatch(mark[2] or '', '%d+') do known[#known + 1] = n end
+  if known[1] and tonumber(known[1]) > tonumber(mine) then mine = known[1] end
   local adopt = until_ms > 0 and tonumber(seq) > low and not mark[1]
   for i = 1, draws do
-    local b, x, amount, expiry = KEYS[k + 1], KEYS[k + 2], known[i + 1] or ARGV[a + 1], ARGV[a + 2]
-    local member = ARGV[2] .. '.' .. seq .. '|' .. amount
-    local score = call('ZSCORE', x, member)
-    if score and tonumber(score) > now then
-      call('ZADD', x, 'XX', now + ttl, member)
+    local b, x, told, expiry = KEYS[k + 1], KEYS[k + 2], ARGV[a + 1], ARGV[a + 2]
+    local had = known[i + 1] or told
+    local amount = adopt and tonumber(told) > tonumber(had) and told or had  -- its growth was among what was lost
+    local member = ARGV[2] .. '.' .. seq .. '|'
+    local score = call('ZSCORE', x, member .. had)
+    if score and tonumber(score) > now and amount == had then
+      call('ZADD', x, 'XX', now + ttl, member .. amount)
     elseif adopt then
-      call('ZADD', x, now + ttl, member)
-      if not score then call('HINCRBY', b, 'held', amount) end
+      call('ZADD', x, now + ttl, member .. amount)
+      if score and amount ~= had then call('ZREM', x, member .. had) end
+      local more = tonumber(amount) - (score and tonumber(had) or 0)
+      if more > 0 then call('HINCRBY', b, 'held', string.format('%.0f', more)) end
       if expiry ~= '0' then call('PEXPIREAT', b, expiry) call('PEXPIREAT', x, expiry) end
       adopted = true
     else

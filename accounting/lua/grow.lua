@@ -27,7 +27,8 @@ end
 local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local g = call('HMGET', KEYS[1], 'gen', 'learn', 'clk')
-if tonumber(g[3] or '0') > now then now = tonumber(g[3]) end
+local clk, buried = tonumber(g[3] or '0'), false
+if clk > now then now = clk end
 if g[1] ~= ARGV[1] then return { 'GEN', now } end
 local s = call('HMGET', KEYS[2], 'low', 'd:' .. ARGV[3], 'h:' .. ARGV[3])
 local mine = {}
@@ -56,7 +57,9 @@ for i, d in ipairs(D) do
       if n and tonumber(n) >= oldest then d.used = d.used + tonumber(all[j + 1]) end
     end
   end
-  for _, dead in ipairs(call('ZRANGEBYSCORE', d.x, '-inf', now)) do d.held = d.held - tonumber(string.match(dead, '|(%d+)$')) end
+  for _, dead in ipairs(call('ZRANGEBYSCORE', d.x, '-inf', now)) do
+    d.held, buried = d.held - tonumber(string.match(dead, '|(%d+)$')), true
+  end
   d.others = d.held - tonumber(d.was)
   local free = d.limit - d.used - d.others
   if d.binds and least > before and d.fixed + d.per * least > free then
@@ -68,6 +71,8 @@ for i, d in ipairs(D) do
 end
 granted = math.max(granted, before)
 
+-- The room of the dead is taken: no clock that is set back may bring them back to life.
+if now > clk + 50 or (buried and now > clk) then call('HSET', KEYS[1], 'clk', str(now)) end
 local reply, hold = { 'OK', now, granted }, str(granted)
 for _, d in ipairs(D) do
   local amount = math.max(d.fixed + d.per * granted, tonumber(d.was))

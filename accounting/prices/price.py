@@ -85,19 +85,26 @@ class Price:
     context: int | None = None  # tokens of input the model takes at most, where known
     version: str = ""  # of the table or configuration it comes from; kept in every record
 
-    @property
-    def per_request(self) -> int:
-        """Nano-USD of a call before its first token."""
-        return _nanousd(self.per_request_pico)
+    per_request: int = field(init=False)  # nano-USD of a call before its first token
+    _flat: Rates | None = field(
+        init=False, repr=False, compare=False
+    )  # of a plain call, where its size does not matter
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "per_request", _nanousd(self.per_request_pico))
+        object.__setattr__(self, "_flat", None if self.plain.tiers else self.plain.rates)
 
     def cost_nanousd(self, usage: Usage) -> int:
         """Return what the call cost, with an error of at least 0 and less than 1. No call has a negative cost.
 
         A service class that is not known here costs as the dearest known of the model.
         """
-        return _nanousd(
-            self.per_request_pico + max(_pico(usage, service) for service in self._served(usage.service_tier))
-        )
+        tier = usage.service_tier
+        if tier is None or tier in PLAIN_SERVICE:
+            pico = _pico(usage, self.plain)
+        else:
+            pico = max(_pico(usage, service) for service in self._served(tier))
+        return _nanousd(self.per_request_pico + pico)
 
     def worst_input_nanousd(self, input_tokens: int, service_tier: str | None = None) -> int:
         """Return the most that so many input tokens can cost: none of them cached, or all written to the dearest cache.
@@ -105,6 +112,8 @@ class Price:
         `service_tier` is what the request asks for. `per_request` is not in it.
         """
         tokens = max(0, input_tokens)
+        if service_tier is None and self._flat is not None:
+            return _nanousd(tokens * self._flat.dearest_input)
         return _nanousd(tokens * max(rates.dearest_input for rates in self._possible(tokens, service_tier)))
 
     def worst_output_nanousd_per_token(self, input_tokens: int, service_tier: str | None = None) -> int:
@@ -112,6 +121,8 @@ class Price:
 
         It is rounded up, so a hold made of it may exceed the cost by less than a nano-USD per token.
         """
+        if service_tier is None and self._flat is not None:
+            return _nanousd(self._flat.dearest_output)
         return _nanousd(max(rates.dearest_output for rates in self._possible(max(0, input_tokens), service_tier)))
 
     def _served(self, service_tier: str | None) -> Iterable[Service]:
@@ -121,11 +132,6 @@ class Price:
         return (service,) if service else (self.plain, *self.services.values())
 
     def _possible(self, input_tokens: int, service_tier: str | None) -> Iterable[Rates]:
-        if service_tier is None and not self.plain.tiers:
-            return (self.plain.rates,)
-        return self._all_possible(input_tokens, service_tier)
-
-    def _all_possible(self, input_tokens: int, service_tier: str | None) -> Iterable[Rates]:
         # A request for another class may be served plainly, hence plain is always possible.
         for service in (self.plain, *self._served(service_tier)):
             yield from service.up_to(input_tokens)

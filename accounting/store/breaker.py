@@ -22,6 +22,11 @@ class Breaker:
         self._probe_at_s = now_s + PROBE_S
         return True
 
+    @property
+    def calm(self) -> bool:
+        """Whether nothing speaks against the store."""
+        return not self._failures and not self.open
+
     def success(self) -> None:
         """The store answered."""
         self._failures.clear()

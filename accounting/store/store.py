@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from hiredis import ReplyError
 
+from accounting.clock import loop_clock, loop_time_s
 from accounting.store.breaker import Breaker
 from accounting.store.errors import (
     StoreChangedError,
@@ -66,20 +67,17 @@ class Store:
         self._moved: Address | None = None
         self._breaker = Breaker()
         self.info: ServerInfo | None = None
+        self.run_id = ""  # of the server process we are connected to; empty before the first connection
         self.hard = False  # set when a hard budget is configured: a wrong eviction policy then refuses
         self.warnings: list[str] = []
         self.errors_total = 0
         self.on_latency: Callable[[float], None] = lambda _: None
+        self.now_s: Callable[[], float] = loop_time_s  # of the loop that we are connected on
 
     @property
     def up(self) -> bool:
         """Whether the last word from the store was an answer."""
         return self._connection is not None and not self._connection.closed and not self._breaker.open
-
-    @property
-    def run_id(self) -> str:
-        """The id of the server process we are connected to; empty before the first connection."""
-        return self.info.run_id if self.info else ""
 
     def key(self, *parts: str) -> str:
         """Return a key of this tenant: all share one hash slot."""
@@ -112,20 +110,19 @@ class Store:
 
         With `only_run_id` it is sent to that server process or to none: StoreChangedError tells that there is another now.
         """
-        loop = asyncio.get_running_loop()
-        began_s, head, broken = loop.time(), (len(keys), *keys, *args), False
+        began_s, head, broken = self.now_s(), (len(keys), *keys, *args), False
         until_s = began_s + (deadline_s or self.deadline_s)
         if (connection := self._ready(only_run_id)) is not None:  # nearly always: the rest is for bad days
             try:
                 reply = await connection.send(("EVALSHA", script.sha, *head), until_s)
             except StoreUnavailableError:
-                if not connection.closed or loop.time() >= until_s:
-                    self._failed(loop.time())
+                if not connection.closed or self.now_s() >= until_s:
+                    self._failed(self.now_s())
                     raise
                 broken = True
             else:
                 if not isinstance(reply, ReplyError):  # one is asked for again, where it is known what each means
-                    self._answered(began_s, loop.time())
+                    self._answered(began_s, self.now_s())
                     return reply
 
         async def evaluate(connection: Connection, until_s: float, before: Sequence[str]) -> Any:
@@ -135,7 +132,7 @@ class Store:
             try:
                 return await _ask(connection, before, "EVALSHA", script.sha, *head, until_s=until_s)
             except StoreReplyError as error:
-                if not str(error).startswith("NOSCRIPT") or loop.time() >= until_s:
+                if not str(error).startswith("NOSCRIPT") or self.now_s() >= until_s:
                     raise
             return await _ask(connection, before, "EVAL", script.text, *head, until_s=until_s)
 
@@ -158,11 +155,11 @@ class Store:
         connection = self._ready(only_run_id)
         if connection is None:
             return False
-        began_s = asyncio.get_running_loop().time()
+        began_s = self.now_s()
 
         def heard(reply: Any) -> None:
             if not isinstance(reply, StoreError):
-                self._answered(began_s, asyncio.get_running_loop().time())
+                self._answered(began_s, self.now_s())
             told(reply)
 
         try:
@@ -188,7 +185,8 @@ class Store:
         return connection if only_run_id is None or only_run_id == self.run_id else None
 
     def _answered(self, began_s: float, now_s: float) -> None:
-        self._breaker.success()
+        if not self._breaker.calm:
+            self._breaker.success()
         self.on_latency(now_s - began_s)
 
     def _failed(self, now_s: float) -> None:
@@ -277,6 +275,7 @@ class Store:
                 continue
             try:
                 self.info = read_info(await connection.call("INFO", deadline_s=2.0))
+                self.run_id = self.info.run_id
                 self.warnings = check_info(self.info, hard=self.hard)
             except StoreReplyError as error:
                 connection.close()
@@ -290,7 +289,7 @@ class Store:
             except BaseException:
                 connection.close()
                 raise
-            self._connection = connection
+            self._connection, self.now_s = connection, loop_clock()
             return connection
         raise failure
 

@@ -26,6 +26,7 @@ ANSWER_TOKENS = (0, 4)  # OpenAI bills the text itself, seen in 8 of 10 recorded
 SOUND_CHARS_PER_TOKEN = (
     1600  # base64 of pcm16 at 24 kHz: 64,000 characters a second, 20 tokens a second; half for safety
 )
+_PLAIN = frozenset({"role", "content"})
 _OVERFLOW: Place = (-1, "rest", 0)
 
 
@@ -38,13 +39,22 @@ class OutputCount:
         self._calls: set[Place] = set()
         self._choices: set[int] = set()
         self._sound_chars = 0
+        self._marks: int | None = None  # what `_fixed` returned, while that holds
         self.bytes = 0  # of text so far, in UTF-8
         self._held_chars = 0
 
     def feed(self, chunk: JSON) -> None:
         """Take a chunk or a whole completion of OpenAI's form (chat, completions or responses); ignores all else."""
-        for place, text in _pieces(chunk):
-            self._add(place, text)
+        choices = chunk.get("choices")
+        only = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
+        delta = only.get("delta") if isinstance(only, dict) and "text" not in only else None
+        if only and isinstance(delta, dict) and delta.keys() <= _PLAIN and isinstance(delta.get("content"), str):
+            self._add(
+                (_index(only, 0), "content", 0), delta["content"]
+            )  # as nearly all are; what follows says the same
+        else:
+            for place, text in _pieces(chunk):
+                self._add(place, text)
         if self._held_chars > HELD_CHARS_MAX:
             self.tokens()
 
@@ -64,6 +74,8 @@ class OutputCount:
 
     def _add(self, place: Place, text: str) -> None:
         choice, kind, _ = place
+        if place not in self._texts:
+            self._marks = None
         if len(self._choices) < PLACES_MAX:
             self._choices.add(choice)
         if kind == "sound":
@@ -83,10 +95,15 @@ class OutputCount:
         self._held_chars += len(text)
 
     def _fixed(self) -> int:
+        if self._marks is not None:
+            return self._marks
         sound = -(-self._sound_chars // SOUND_CHARS_PER_TOKEN)
         other = not self._family.exact
         reasoned = REASONED_TOKENS[other] if any(place[1] == "reasoning" for place in self._texts) else 0
-        return len(self._choices) * (ANSWER_TOKENS[other] + reasoned) + len(self._calls) * CALL_TOKENS[other] + sound
+        self._marks = (
+            len(self._choices) * (ANSWER_TOKENS[other] + reasoned) + len(self._calls) * CALL_TOKENS[other] + sound
+        )
+        return self._marks
 
 
 class _Text:

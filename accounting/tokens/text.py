@@ -13,7 +13,10 @@ PIECE_CHARS = 16_384
 THREAD_BYTES = 32 * 1024  # about 0.8 ms of counting
 
 # A letter or digit, then a mark that no pattern takes into the same word: any but the apostrophe, which may be a contraction.
-_WORD_END = re.compile(r"(?<=[^\W_])[\x00-\x26\x28-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f\u3001\u3002\uff01\uff0c\uff1f]")
+# The last such place is found: `.*` takes all there is, and gives back.
+_LAST_WORD_END = re.compile(
+    r"(?s).*(?<=[^\W_])[\x00-\x26\x28-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f\u3001\u3002\uff01\uff0c\uff1f]"
+)
 _LOOK_BACK_CHARS = (256, 4096, PIECE_CHARS)
 
 
@@ -34,11 +37,9 @@ def word_end(text: str, start: int, end: int) -> int:
     """Return the last place in text[start:end] where a cut changes no count; `end` when there is none."""
     for chars in _LOOK_BACK_CHARS:
         low = max(start + 1, end - chars)
-        last = None
-        for match in _WORD_END.finditer(text, low, end):
-            last = match
+        last = _LAST_WORD_END.match(text, low, end)
         if last is not None:
-            return last.start()
+            return last.end() - 1
         if low == start + 1:
             break
     return end

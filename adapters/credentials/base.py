@@ -1,15 +1,18 @@
 """Puts credentials on a request that a translator built. The only place where a provider's secret meets the wire."""
 
 from abc import ABC, abstractmethod
+from typing import TypeAlias
 
 from adapters.base import UpstreamRequest
+
+Headers: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class Credentials(ABC):
     """One identity at a provider: an API key, or something that fetches and renews tokens, or signs."""
 
     name: str = ""  # safe to log: never the secret or a part of it
-    fixed: tuple[tuple[str, str], ...] | None = None  # all that `apply` adds, where that is the same for every request
+    fixed: Headers | None = None  # all it takes, the same for each; None where the request must be seen or waited for
 
     @abstractmethod
     async def apply(self, request: UpstreamRequest) -> UpstreamRequest:
@@ -46,13 +49,11 @@ class HeaderKey(Credentials):
     def __init__(
         self, secret: Secret, *, header: str = "authorization", prefix: str = "Bearer ", name: str = "key"
     ) -> None:
-        self.name, self._pair = name, (header, prefix + secret.reveal())
-        self.fixed = (self._pair,)
+        self.name, self._all = name, ((header, prefix + secret.reveal()),)
+        self.fixed = self._all
 
     async def apply(self, request: UpstreamRequest) -> UpstreamRequest:
-        return UpstreamRequest(
-            method=request.method, url=request.url, headers=(*request.headers, self._pair), body=request.body
-        )
+        return _with(request, self._all)
 
 
 class NoCredentials(Credentials):
@@ -62,3 +63,15 @@ class NoCredentials(Credentials):
 
     async def apply(self, request: UpstreamRequest) -> UpstreamRequest:
         return request
+
+
+async def signed(request: UpstreamRequest, credentials: Credentials, more: Headers) -> UpstreamRequest:
+    """Return the request with `more` headers, and its credentials put on as `Credentials.apply` does. Raises as that."""
+    fixed = credentials.fixed
+    if fixed is not None:
+        return _with(request, (*more, *fixed))
+    return await credentials.apply(_with(request, more))
+
+
+def _with(request: UpstreamRequest, more: Headers) -> UpstreamRequest:
+    return UpstreamRequest(method=request.method, url=request.url, headers=(*request.headers, *more), body=request.body)

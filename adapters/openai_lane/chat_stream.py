@@ -11,19 +11,18 @@ from typing import Any
 from adapters.base import JSON, Call
 from adapters.openai_lane.frames import data_of, events
 from adapters.openai_lane.parsing import dumps, parse
-from adapters.openai_lane.pass_stream import PassStream, is_done, nothing_said
-from adapters.openai_lane.runs import Run, Shape, shape_of
+from adapters.openai_lane.pass_stream import is_done, nothing_said
+from adapters.openai_lane.shaped_stream import ShapedStream
 from adapters.openai_lane.thoughts import Thoughts
 from adapters.problem import problem_in_success
 from adapters.repair import raise_by_reasoning
 from adapters.sse import DONE
 from adapters.writer import usage_at_cut
 
-LEARN_MAX = 8  # shapes that were learned in vain, one behind another, before that is given up
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
 
-class ChatStream(PassStream):
+class ChatStream(ShapedStream):
     """Passes events on; hides the usage chunk that the client did not ask for; knows when the answer is whole."""
 
     def __init__(
@@ -35,32 +34,6 @@ class ChatStream(PassStream):
         self._finished_choices: dict[int, bool] = {}
         self._first: JSON | None = None
         self._usage: JSON | None = None
-        self._shape: Shape | None = None
-        self._run: Run | None = None
-        self._learn_left = LEARN_MAX
-
-    @property
-    def untaken(self) -> int | None:
-        kept = self._kept
-        if not kept:
-            return 0
-        return self._run.size if self._run is not None and len(kept) == 1 and kept[0] is self._run else None
-
-    def passes(self, piece: bytes, untaken_max: int) -> bool:
-        kept, run = self._kept, self._run
-        if run is None or self.finished or not self._frames.is_empty:
-            return False
-        if kept:
-            if kept[0] is not run or len(kept) > 1:
-                return False
-        else:
-            run = Run(run.shape)
-        if not run.take_one(piece, untaken_max):
-            return False
-        if not kept:
-            self._run = run
-            kept.append(run)
-        return True
 
     def _pass(self, block: bytes) -> bytes:
         at = self._skim(block)
@@ -74,26 +47,9 @@ class ChatStream(PassStream):
         ):
             return block[:at] + self._each(rest)
         self._kept.append(rest)
-        if self._learn_left:
-            self._learn_left -= 1
-            before = rest.rfind(b"\n\n", 0, -2)
-            self._shape = shape_of(rest[before + 2 :] if before >= 0 else rest) or self._shape
+        before = rest.rfind(b"\n\n", 0, -2)
+        self._learn_shape(rest[before + 2 :] if before >= 0 else rest)
         return block
-
-    def _skim(self, block: bytes) -> int:
-        """Take the events at the start that are like one before but for their text; return where the first other begins."""
-        if self._shape is None:
-            return 0
-        run = self._run
-        if run is None or run.shape is not self._shape or not self._kept or self._kept[-1] is not run:
-            run = Run(self._shape)
-        at = run.take_in(block, 0)
-        if at:
-            self._learn_left = LEARN_MAX
-            if run is not self._run or not self._kept or self._kept[-1] is not run:
-                self._run = run
-                self._kept.append(run)
-        return at
 
     def _event(self, event: bytes) -> bytes:
         data = data_of(event)

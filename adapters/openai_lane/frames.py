@@ -59,6 +59,8 @@ class Frames:
 
 def events(block: bytes) -> list[bytes]:
     """Cut a block of whole events into events, each with the blank line that ends it."""
+    if b"\r" not in block:
+        return _events_of_lf(block)
     found, start = [], 0
     for match in _END.finditer(block):
         found.append(block[start : match.end()])
@@ -66,6 +68,16 @@ def events(block: bytes) -> list[bytes]:
     if start < len(block):
         found.append(block[start:])
     return found
+
+
+def is_one_data_line(event: bytes) -> bool:
+    """Tell whether an event is one line of data and nothing else, as most are."""
+    return (
+        event.startswith(b"data:")
+        and event.find(b"\n") == len(event) - 2
+        and event.endswith(b"\n")
+        and b"\r" not in event
+    )
 
 
 def is_whole(event: bytes) -> bool:
@@ -90,6 +102,17 @@ def name_of(event: bytes) -> bytes:
     """Return the event's name, b"" if it has none."""
     names = [line[6:].strip() for line in _lines(event) if line.startswith(b"event:")]
     return names[-1] if names else b""
+
+
+def _events_of_lf(block: bytes) -> list[bytes]:
+    """As `events`, where every line ends in LF."""
+    found, start = [], 0
+    while (end := block.find(b"\n\n", start) + 2) > 1:
+        found.append(block[start:end])
+        start = end
+    if start < len(block):
+        found.append(block[start:])
+    return found
 
 
 def _lines(event: bytes) -> list[bytes]:

@@ -35,6 +35,10 @@ _NEEDED: Mapping[Operation, str] = {
 }
 
 
+_WHOLE = (("content-type", "application/json"), ("accept", "application/json"), ("accept-encoding", "identity"))
+_STREAM = (("content-type", "application/json"), ("accept", "text/event-stream"), ("accept-encoding", "identity"))
+
+
 class OpenAILane(Adapter):
     """An endpoint in OpenAI's format. Raises ValueError when its quirks are not in `adapters.quirks.TABLE`."""
 
@@ -44,6 +48,7 @@ class OpenAILane(Adapter):
         super().__init__(endpoint)
         self.quirks = self.settled_quirks(endpoint)
         self._memory = Memory() if self.quirks.reasoning_echo else None
+        self._urls = {operation: endpoint.base_url.rstrip("/") + path for operation, path in PATHS.items()}
 
     def exchange(self, call: Call) -> Exchange:
         model = self.model_name(call)
@@ -51,12 +56,7 @@ class OpenAILane(Adapter):
         if self._memory is not None and call.operation == "chat":
             thoughts = Thoughts(self._memory, call.body.get("messages"))
         body, dropped = build_body(call, model, self.quirks, thoughts.recalled if thoughts else None)
-        headers = (
-            ("content-type", "application/json"),
-            ("accept", "text/event-stream" if call.stream else "application/json"),
-            ("accept-encoding", "identity"),
-        )
-        request = UpstreamRequest(url=self.url(call, model), headers=headers, body=body)
+        request = UpstreamRequest(url=self.url(call, model), headers=_STREAM if call.stream else _WHOLE, body=body)
         return OpenAIExchange(
             call, request, dropped, repair=self.endpoint.repair, quirks=self.quirks, thoughts=thoughts
         )
@@ -72,7 +72,7 @@ class OpenAILane(Adapter):
     def url(self, call: Call, model: str) -> str:
         """Return where this call goes."""
         del model
-        return self.endpoint.base_url.rstrip("/") + PATHS[call.operation]
+        return self._urls[call.operation]
 
 
 class OpenAIExchange(Exchange):
@@ -87,11 +87,13 @@ class OpenAIExchange(Exchange):
 
     def completion(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         completion = parse(body)
-        problem = problem_in_success(completion, headers)
-        if problem is not None:
-            raise problem
-        if not isinstance(completion, dict) or not isinstance(completion.get(_NEEDED[self._call.operation]), list):
-            raise UpstreamProtocolError("The provider's answer is not in OpenAI's format.")
+        needed = completion.get(_NEEDED[self._call.operation]) if isinstance(completion, dict) else None
+        if not isinstance(needed, list) or completion.get("error") or completion.get("object") == "error":
+            problem = problem_in_success(completion, headers)
+            if problem is not None:
+                raise problem
+            if not isinstance(needed, list):
+                raise UpstreamProtocolError("The provider's answer is not in OpenAI's format.")
         if self._repair and self._call.operation == "chat":
             changed = repair_completion(completion, self._call, reasoning_apart=self._quirks.reasoning_apart)
             if changed:

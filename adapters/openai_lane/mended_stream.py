@@ -10,9 +10,10 @@ from typing import Any
 
 from adapters.base import JSON, Call
 from adapters.errors import UpstreamError, UpstreamProtocolError
-from adapters.openai_lane.frames import BOM, data_of, field_names
+from adapters.openai_lane.frames import BOM, data_of, field_names, is_one_data_line
 from adapters.openai_lane.parsing import dumps, parse
-from adapters.openai_lane.pass_stream import PassStream, is_done, nothing_said
+from adapters.openai_lane.pass_stream import is_done, nothing_said
+from adapters.openai_lane.shaped_stream import ShapedStream
 from adapters.openai_lane.thoughts import Thoughts
 from adapters.problem import problem_in_success
 from adapters.repair_chunks import StreamState, endings, repair_chunk, usage_chunk
@@ -26,8 +27,8 @@ _EARLY_MAX = 16
 _OF_A_CHUNK = ("choices", "usage", "id", "object")
 
 
-class MendedStream(PassStream):
-    """As `PassStream`, with `adapters.repair_chunks` on every event."""
+class MendedStream(ShapedStream):
+    """As `ShapedStream`, with `adapters.repair_chunks` on every event."""
 
     def __init__(self, call: Call, *, reasoning_apart: bool = False, thoughts: Thoughts | None = None) -> None:
         super().__init__(call, thoughts)
@@ -38,12 +39,17 @@ class MendedStream(PassStream):
         self._early: list[tuple[JSON, bytes]] = []
 
     def _pass(self, block: bytes) -> bytes:
-        return self._each(block)
+        at = self._skim(block)
+        if at == len(block):
+            return block
+        return block[:at] + self._each(block[at:])
 
     def _event(self, event: bytes) -> bytes:
         event = event.lstrip(b"\r\n")  # more blank lines than one say nothing, and where they end depends on the pieces
         if not event:
             return b""
+        if self._skim(event) == len(event):
+            return event
         if self._like is not None and self._is_like_the_last(event, *self._like):
             self._kept.append(event)
             return event
@@ -127,15 +133,13 @@ class MendedStream(PassStream):
     # events that differ in nothing but their text ----------------------------------------------------------------
 
     def _learn(self, chunk: JSON, event: bytes) -> None:
+        """Know events like this one again, which was right as it came: so are they, whatever their text."""
         self._like = None
         choices = chunk["choices"]
-        if (
-            len(choices) != 1
-            or choices[0]["delta"].keys() != {"content"}
-            or choices[0].get("finish_reason") is not None
-        ):
+        if len(choices) != 1 or choices[0].get("finish_reason") is not None or choices[0]["delta"].get("role"):
             return
-        start = _CONTENT.search(event)
+        self._learn_shape(event, chunk)
+        start = _CONTENT.search(event) if choices[0]["delta"].keys() == {"content"} else None
         inner = _INNER.match(event, start.end()) if start is not None else None
         if start is not None and inner is not None:
             self._like = event[: start.end()], event[inner.end() :]
@@ -147,6 +151,8 @@ class MendedStream(PassStream):
 
 
 def _is_usual(event: bytes) -> bool:
+    if is_one_data_line(event):
+        return True
     return bool(event) and field_names(event) <= _USUAL and not event.startswith(BOM)  # SDKs lose an event with a BOM
 
 

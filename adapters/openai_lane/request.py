@@ -32,7 +32,7 @@ def build_body(
     dropped = _unknown_fields(call.body, quirks, changes)
     if call.stream and call.operation in ("chat", "completions"):
         _ask_for_usage(call, quirks, changes, dropped)
-    if call.operation == "chat":
+    if call.operation == "chat" and not _takes_any_history(quirks):
         _history(call, quirks, changes, recalled or {})
     raw = splice(call.raw, changes)
     renames = _renames(call, quirks)
@@ -42,15 +42,18 @@ def build_body(
 def _limit(call: Call, model: str, quirks: Quirks, changes: dict[str, bytes | None]) -> None:
     if call.output_limit is None or call.operation == "embeddings":
         return
-    wanted = {"chat": quirks.limit_field_for(model), "completions": "max_tokens"}.get(
-        call.operation, "max_output_tokens"
-    )
+    if call.operation == "chat":
+        wanted = quirks.limit_field_for(model)
+    else:
+        wanted = "max_tokens" if call.operation == "completions" else "max_output_tokens"
     changes[wanted] = b"%d" % call.output_limit
     if wanted in _CHAT_LIMITS:
         changes.update({other: None for other in _CHAT_LIMITS if other != wanted and other in call.body})
 
 
 def _unknown_fields(body: JSON, quirks: Quirks, changes: dict[str, bytes | None]) -> list[str]:
+    if not quirks.drop:
+        return []
     gone = [name for name in quirks.drop if name in body and name not in changes]
     changes.update(dict.fromkeys(gone))
     return [name for name in gone if body[name] is not None]
@@ -71,11 +74,13 @@ def _ask_for_usage(call: Call, quirks: Quirks, changes: dict[str, bytes | None],
             )
 
 
+def _takes_any_history(quirks: Quirks) -> bool:
+    return quirks.developer_role and quirks.tool_id == "any" and not quirks.reasoning_echo
+
+
 def _history(call: Call, quirks: Quirks, changes: dict[str, bytes | None], recalled: Mapping[int, str]) -> None:
     messages = call.body.get("messages")
-    if isinstance(messages, list) and not (
-        quirks.developer_role and quirks.tool_id == "any" and not quirks.reasoning_echo
-    ):
+    if isinstance(messages, list):
         edits = changed_messages(messages, quirks, recalled)
         if edits:
             changes["messages"] = _edited(_raw_member(call.raw, "messages"), edits)
@@ -96,7 +101,9 @@ def _edited(raw: bytes, edits: Mapping[int, Mapping[str, Any]]) -> bytes:
 
 def _renames(call: Call, quirks: Quirks) -> dict[str, str]:
     """Return what must be sent under another name, the client's own limit included when none was granted."""
-    renames = {old: new for old, new in quirks.rename.items() if old in call.body and new not in call.body}
+    renames = {}
+    if quirks.rename:
+        renames = {old: new for old, new in quirks.rename.items() if old in call.body and new not in call.body}
     if call.operation == "chat" and call.output_limit is None and quirks.limit_field == "max_tokens":
         old, new = "max_completion_tokens", "max_tokens"
         if call.body.get(old) is not None and call.body.get(new) is None:

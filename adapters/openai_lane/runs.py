@@ -74,19 +74,14 @@ class Run:
             at = end
         return at
 
-    def take_one(self, event: bytes, size_max: int) -> bool:
-        """Take one event, unless it is of another shape, or no single event, or would make this larger than that."""
-        shape = self.shape
-        text_end = shape.end_of_text(event, 0)
-        if text_end < 0 or shape.end(event, text_end) != len(event):
-            return False
-        text = event[len(shape.before) : text_end]
-        size = self.size + (len(text) or 1)
-        if size > size_max or not _is_text(text):
-            return False
+    def take_all(self, block: bytes, size_max: int) -> bool:
+        """Take what are all events of this shape, unless that would make this larger than that; else do nothing."""
+        count, size = len(self.texts), self.size
+        if self.take_in(block, 0) == len(block) and self.size <= size_max:
+            return True
+        del self.texts[count:]
         self.size = size
-        self.texts.append(text)
-        return True
+        return False
 
     def chunks(self) -> list[JSON]:
         """Return a chunk for each event."""
@@ -98,15 +93,19 @@ class Run:
         return [self.shape.read(b"".join(self.texts)), *([nothing] * (len(self.texts) - 1))]
 
 
-def shape_of(event: bytes) -> Shape | None:
-    """Return the shape of an event whose chunk says one text and nothing else that adds up; None for any other."""
+def shape_of(event: bytes, chunk: JSON | None = None) -> Shape | None:
+    """Return the shape of an event whose chunk says one text and nothing else that adds up; None for any other.
+
+    `chunk` is what the event says, where that was read before.
+    """
     if not (event.startswith(b"data: {") and event.find(b"\n") == len(event) - 2 and b"\r" not in event):
         return None
     if b'"error"' in event:
         return None
-    chunk = parse(event[6:-2])
+    if chunk is None:
+        chunk = parse(event[6:-2])
     key = _text_key(chunk) if isinstance(chunk, dict) else None
-    if key is None:
+    if chunk is None or key is None:
         return None
     start = re.search(rb'"%b"\s*:\s*"' % key.encode(), event)
     if start is None:

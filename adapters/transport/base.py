@@ -26,6 +26,11 @@ class UpstreamResponse(ABC):
     # Asked first about a piece that comes while `next_piece` waits, if the transport is able to; what it takes is not returned.
     taker: Callable[[bytes], bool] | None = None
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is known to be over, so that `next_piece` would not wait and the connection is given back."""
+        return False
+
     @abstractmethod
     async def read(self, max_bytes: int) -> bytes:
         """Return the whole body. Raises UpstreamProtocolError past `max_bytes`, and as `next_piece`."""
@@ -53,6 +58,13 @@ class Transport(ABC):
         Raises UpstreamUnavailableError (`delivered=False` if not a byte of the request can have been acted on),
         UpstreamTimeoutError and UpstreamProtocolError.
         """
+
+    async def send_whole(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
+        """As `send`, for an answer that will be `read` whole: it may return only when there is something to read, or all of it.
+
+        What goes wrong once there is a head is raised by `read`.
+        """
+        return await self.send(request, timeouts)
 
     @abstractmethod
     async def close(self) -> None:

@@ -48,7 +48,7 @@ class Connection(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._taker: Callable[[bytes], bool] | None = None
         self._failure: UpstreamError | None = None
-        self._busy = self._dead = self._paused = self._writing = self._received = self._lost = False
+        self._busy = self._dead = self._paused = self._writing = self._received = self._lost = self._whole = False
         self._phase = "total"
         self._timeouts = Timeouts()
         self._total_at = self._first_at = self._sent_at = 0.0
@@ -62,12 +62,25 @@ class Connection(asyncio.BufferedProtocol):
 
     # one call ----------------------------------------------------------------------------------------------------
 
-    def begin(self, head: bytes, body: bytes, *, timeouts: Timeouts, total_at: float, bodiless: bool) -> None:
-        """Write a request. The connection is in use from here until `end` or `cut`."""
+    def begin(
+        self,
+        head: bytes,
+        body: bytes,
+        *,
+        timeouts: Timeouts,
+        total_at: float,
+        bodiless: bool = False,
+        whole: bool = False,
+    ) -> None:
+        """Write a request. The connection is in use from here until `end` or `cut`.
+
+        If the answer is wanted `whole`, `head` waits on for a body that has begun, as long as it is small.
+        """
         assert not self._busy, "one call at a time"
         self._busy = True
         self.calls += 1
         self._received = False
+        self._whole = whole
         self.incoming.expect(bodiless=bodiless)
         self._timeouts, self._total_at = timeouts, total_at
         self._sent_at = self._loop.time()
@@ -84,7 +97,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(body)
 
     async def head(self) -> None:
-        """Wait for the response's head. Raises StaleConnectionError and as UpstreamResponse.next_piece."""
+        """Wait for the response's head. Raises StaleConnectionError, and before there is one as UpstreamResponse.next_piece."""
         incoming = self.incoming
         while not incoming.head_done:
             if self._failure is not None:
@@ -92,6 +105,7 @@ class Connection(asyncio.BufferedProtocol):
                     raise StaleConnectionError
                 raise self._failure
             await self._wait()
+        self._whole = False
 
     async def piece(self, taker: Callable[[bytes], bool] | None = None) -> bytes:
         """Return the next piece of the body that `taker` does not take, b"" at its end."""
@@ -156,7 +170,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def expire(self) -> None:
         """Cut the call that is late. A limit on a wait holds only while somebody waits; the total always holds."""
-        if self._phase != "total" and (self._waiter is None or self.incoming.parts):
+        if self._phase != "total" and (self._waiter is None or self._waiter.done()):
             self._limit("total", self._total_at)
             return
         limit_s = getattr(self._timeouts, self._phase)
@@ -187,7 +201,7 @@ class Connection(asyncio.BufferedProtocol):
         if incoming.error is not None:
             self.cut(incoming.error)
         elif self._waiter is not None:
-            if self._taker is None or not self._is_taken(self._taker):
+            if not (self._gathers() if self._whole else self._taker is not None and self._is_taken(self._taker)):
                 self._wake()
         elif incoming.waiting_bytes > BUFFER_BYTES and not self._paused and self._transport is not None:
             self._paused = True
@@ -233,16 +247,23 @@ class Connection(asyncio.BufferedProtocol):
             if not woken:
                 self.cut()
 
+    def _gathers(self) -> bool:
+        """Tell whether whoever waits for a whole answer is to wait on."""
+        incoming = self.incoming
+        if incoming.complete or incoming.waiting_bytes > BUFFER_BYTES:
+            return False
+        if incoming.parts:
+            self._limit("idle", self._loop.time() + self._timeouts.idle)
+        return True
+
     def _is_taken(self, taker: Callable[[bytes], bool]) -> bool:
         incoming = self.incoming
-        if (
-            incoming.complete
-            or len(incoming.parts) != 1
-            or self._phase == "first_token"
-            or not taker(incoming.parts[0])
-        ):
+        if incoming.complete or not incoming.parts or self._phase == "first_token":
             return False
-        incoming.take()
+        piece = incoming.take()
+        if not taker(piece):
+            incoming.give_back(piece)
+            return False
         self._limit("idle", self._loop.time() + self._timeouts.idle)
         return True
 

@@ -58,7 +58,7 @@ class BodyDecoder:
 
 
 def decoder_for(headers: dict[str, str], *, bodiless: bool) -> BodyDecoder | None:
-    """Return what undoes the response's encoding, and drop the headers that will no longer hold.
+    """Return what undoes the response's encoding, and drop from `headers` those that will no longer hold.
 
     Raises UpstreamProtocolError for an encoding that is not known.
     """

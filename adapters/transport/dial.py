@@ -19,6 +19,7 @@ from adapters.transport.tunnel import Opening, parse_proxy
 
 _ADDRESS_SHARE_MIN_S = 0.25
 _TLS_READ_AHEAD_BYTES = 64 * 1024
+_TLS_READ_BYTES = 32 * 1024  # of what is encrypted, at once
 
 
 class Dialer:
@@ -29,6 +30,8 @@ class Dialer:
         self._resolver = resolver
         self._proxy = parse_proxy(options.proxy) if options.proxy else None
         self._context: ssl.SSLContext | None = None
+        self._space = bytearray(_TLS_READ_BYTES)
+        self._view = memoryview(self._space)
 
     async def dial(self, connection: Connection, timeouts: Timeouts, total_at: float) -> None:
         """Open `connection` to its origin. Raises UpstreamUnavailableError and UpstreamTimeoutError."""
@@ -91,7 +94,19 @@ class Dialer:
         limit = getattr(secure, "set_read_buffer_limits", None)  # asyncio's own TLS transport only
         if limit is not None:
             limit(high=_TLS_READ_AHEAD_BYTES)
+        self._share_space(secure)
         return secure
+
+    def _share_space(self, secure: asyncio.Transport) -> None:
+        """Let all connections read into one buffer: asyncio gives each its own, and empties it before it returns to the loop.
+
+        Where asyncio's own TLS is another than the one known here, each keeps its own.
+        """
+        inner = getattr(secure, "_ssl_protocol", None)
+        if isinstance(getattr(inner, "_ssl_buffer", None), bytearray) and hasattr(inner, "_ssl_buffer_view"):
+            own = {"max_size": _TLS_READ_BYTES, "_ssl_buffer": self._space, "_ssl_buffer_view": self._view}
+            for name, value in own.items():
+                setattr(inner, name, value)
 
 
 @asynccontextmanager

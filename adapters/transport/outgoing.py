@@ -8,7 +8,6 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from adapters.base import UpstreamRequest
 from adapters.errors import InvalidRequestError
 
 _URL = re.compile(r"https?://[\x21-\x7e]+", re.IGNORECASE)  # urlsplit would drop CR, LF and TAB without a word
@@ -58,31 +57,24 @@ def parse_url(url: str) -> Target:
     return Target(Origin(scheme, host, port or default), path, authority)
 
 
-def head_bytes(request: UpstreamRequest, target: Target) -> bytes:
-    """Return the request line and headers, to be followed by the body. Raises InvalidRequestError."""
-    lines = [f"{_method(request)} {target.path} HTTP/1.1\r\nhost: {target.authority}"]
-    for name, value in sendable(request):
-        lines.append(f"{name}: {value}")
-    if request.body or request.method not in {"GET", "HEAD"}:
-        lines.append(f"content-length: {len(request.body)}")
-    lines.append("accept-encoding: identity\r\n\r\n")
-    return "\r\n".join(lines).encode("latin-1")
-
-
-def sendable(request: UpstreamRequest) -> list[tuple[str, str]]:
-    """Return the headers that go out as the caller gave them. Raises InvalidRequestError, naming the header only."""
-    kept = []
-    for name, value in request.headers:
-        if _TOKEN.fullmatch(name) is None:
-            raise InvalidRequestError("a header to the provider has a name that is not allowed")
-        if _CONTROL.search(value) is not None or not value.isascii():
-            raise InvalidRequestError(f"the header {name.lower()} to the provider has a value that is not allowed")
-        if name.lower() not in _OURS:
-            kept.append((name, value))
-    return kept
-
-
-def _method(request: UpstreamRequest) -> str:
-    if _TOKEN.fullmatch(request.method) is None:
+def checked_method(method: str) -> bytes:
+    """Return the method as it goes out. Raises InvalidRequestError."""
+    if _TOKEN.fullmatch(method) is None:
         raise InvalidRequestError("the method of the request to the provider is not allowed")
-    return request.method
+    return method.encode("ascii")
+
+
+def checked_line(name: str, value: str) -> bytes:
+    """Return a header's line as the caller gave it, b"" for one that is Bursar's. Raises InvalidRequestError."""
+    if not is_sendable(name, value):
+        return b""
+    return f"{name}: {value}\r\n".encode("ascii")
+
+
+def is_sendable(name: str, value: str) -> bool:
+    """Tell whether a header goes out as the caller gave it. Raises InvalidRequestError, naming the header only."""
+    if _TOKEN.fullmatch(name) is None:
+        raise InvalidRequestError("a header to the provider has a name that is not allowed")
+    if _CONTROL.search(value) is not None or not value.isascii():
+        raise InvalidRequestError(f"the header {name.lower()} to the provider has a value that is not allowed")
+    return name.lower() not in _OURS

@@ -23,7 +23,7 @@ from adapters.transport.base import Timeouts, Transport, UpstreamResponse
 from adapters.transport.decode import BodyDecoder, decoder_for
 from adapters.transport.incoming import HEAD_BYTES_MAX
 from adapters.transport.options import TransportOptions, tls_context
-from adapters.transport.outgoing import head_bytes, parse_url, sendable
+from adapters.transport.outgoing import checked_method, is_sendable, parse_url
 from adapters.transport.tunnel import parse_proxy
 
 _BUFFER_BYTES = 16 * 1024  # aiohttp holds back the provider at twice this
@@ -44,11 +44,12 @@ class PlainTransport(Transport):
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
         """Send as Transport.send says. Raises InvalidRequestError too, for a URL or header that must not be sent."""
         target = parse_url(request.url)
-        head_bytes(request, target)  # the same refusals as in `raw`
+        checked_method(request.method)  # the same refusals as in `raw`
+        sendable = [(name, value) for name, value in request.headers if is_sendable(name, value)]
         if self._closed:
             raise UpstreamUnavailableError("the transport was closed", delivered=False)
         clock = _Clock(timeouts, target.origin.host)
-        headers = CIMultiDict([*sendable(request), ("accept-encoding", "identity"), ("host", target.authority)])
+        headers = CIMultiDict([*sendable, ("accept-encoding", "identity"), ("host", target.authority)])
         async with clock.limit(*clock.first()), _mapped(target.origin.host):
             answer = await self._open_session().request(
                 request.method,

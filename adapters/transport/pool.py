@@ -41,7 +41,9 @@ class Pool:
         """Keep a connection whose call has ended cleanly."""
         loop = asyncio.get_running_loop()
         connection.idle_since = loop.time()
-        idle = self._idle.setdefault(connection.origin, deque())
+        idle = self._idle.get(connection.origin)
+        if idle is None:
+            idle = self._idle[connection.origin] = deque()
         if len(idle) >= self._per_origin:
             idle.popleft().cut()
             self._count -= 1

@@ -5,6 +5,7 @@ its connection until the total limit.
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from adapters.base import UpstreamRequest
 from adapters.errors import UpstreamError, UpstreamProtocolError, UpstreamUnavailableError
@@ -12,13 +13,12 @@ from adapters.transport.base import Timeouts, Transport, UpstreamResponse
 from adapters.transport.connection import READ_BYTES, Connection, StaleConnectionError
 from adapters.transport.decode import BodyDecoder, decoder_for
 from adapters.transport.dial import Dialer
+from adapters.transport.heads import Heads
 from adapters.transport.options import TransportOptions
-from adapters.transport.outgoing import Origin, Target, head_bytes, parse_url
+from adapters.transport.outgoing import Origin
 from adapters.transport.pool import Pool
 from adapters.transport.resolver import Resolver
 from adapters.transport.timers import Timers
-
-_TARGETS_MAX = 512
 
 
 class RawTransport(Transport):
@@ -32,29 +32,17 @@ class RawTransport(Transport):
         self._dialer = Dialer(options, resolver or Resolver(options.dns_ttl_s))
         self._timers = Timers()
         self._pool = Pool(idle_s=options.idle_s, per_origin=options.idle_per_origin, total=options.idle_total)
-        self._targets: dict[str, Target] = {}
+        self._heads = Heads()
         self._open: set[Connection] = set()
         self._space = memoryview(bytearray(READ_BYTES))  # one read at a time, on one loop
         self._closed = False
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
         """Send as Transport.send says. Raises InvalidRequestError too, for a URL or header that must not be sent."""
-        target = self._target(request.url)
-        head = head_bytes(request, target)
-        total_at = asyncio.get_running_loop().time() + timeouts.total
-        connection = self._pool.take(target.origin)
-        tried = connection is not None
-        if connection is not None:
-            try:
-                return await self._exchange(connection, head, request, timeouts, total_at)
-            except StaleConnectionError:
-                pass
-        try:
-            connection = await self._dial(target.origin, timeouts, total_at)
-        except UpstreamUnavailableError as error:
-            error.delivered = tried  # the first try did write
-            raise
-        return await self._exchange(connection, head, request, timeouts, total_at)
+        return await self._send(request, timeouts, whole=False)
+
+    async def send_whole(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
+        return await self._send(request, timeouts, whole=True)
 
     async def close(self) -> None:
         self._closed = True
@@ -80,14 +68,22 @@ class RawTransport(Transport):
         else:
             connection.cut()
 
-    def _target(self, url: str) -> Target:
-        target = self._targets.get(url)
-        if target is None:
-            target = parse_url(url)
-            if len(self._targets) >= _TARGETS_MAX:
-                self._targets.clear()
-            self._targets[url] = target
-        return target
+    async def _send(self, request: UpstreamRequest, timeouts: Timeouts, *, whole: bool) -> UpstreamResponse:
+        origin, head = self._heads.of(request)
+        total_at = asyncio.get_running_loop().time() + timeouts.total
+        connection = self._pool.take(origin)
+        tried = connection is not None
+        if connection is not None:
+            try:
+                return await self._exchange(connection, head, request, timeouts, total_at, whole)
+            except StaleConnectionError:
+                pass
+        try:
+            connection = await self._dial(origin, timeouts, total_at)
+        except UpstreamUnavailableError as error:
+            error.delivered = tried  # the first try did write
+            raise
+        return await self._exchange(connection, head, request, timeouts, total_at, whole)
 
     async def _dial(self, origin: Origin, timeouts: Timeouts, total_at: float) -> Connection:
         connection = Connection(origin, self._timers, self._lost, self._space)
@@ -105,20 +101,26 @@ class RawTransport(Transport):
         return connection
 
     async def _exchange(
-        self, connection: Connection, head: bytes, request: UpstreamRequest, timeouts: Timeouts, total_at: float
+        self,
+        connection: Connection,
+        head: bytes,
+        request: UpstreamRequest,
+        timeouts: Timeouts,
+        total_at: float,
+        whole: bool,
     ) -> UpstreamResponse:
         bodiless = request.method == "HEAD"
-        connection.begin(head, request.body, timeouts=timeouts, total_at=total_at, bodiless=bodiless)
+        connection.begin(head, request.body, timeouts=timeouts, total_at=total_at, bodiless=bodiless, whole=whole)
         await connection.head()
-        incoming = connection.incoming
-        decoder = None
-        if "content-encoding" in incoming.headers:
-            try:
-                decoder = decoder_for(incoming.headers, bodiless=bodiless)
-            except UpstreamProtocolError:
-                connection.cut()
-                raise
-        return RawResponse(self, connection, decoder)
+        if not connection.incoming.encoded:
+            return RawResponse(self, connection, connection.incoming.headers)
+        headers = dict(connection.incoming.headers)
+        try:
+            decoder = decoder_for(headers, bodiless=bodiless)
+        except UpstreamProtocolError:
+            connection.cut()
+            raise
+        return RawResponse(self, connection, headers, decoder)
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)
@@ -130,9 +132,15 @@ class RawResponse(UpstreamResponse):
 
     __slots__ = ("_connection", "_decoder", "_failure", "_transport", "headers", "status")
 
-    def __init__(self, transport: RawTransport, connection: Connection, decoder: BodyDecoder | None) -> None:
+    def __init__(
+        self,
+        transport: RawTransport,
+        connection: Connection,
+        headers: Mapping[str, str],
+        decoder: BodyDecoder | None = None,
+    ) -> None:
         self.status = connection.incoming.status
-        self.headers = connection.incoming.headers
+        self.headers = headers
         self._transport = transport
         self._connection: Connection | None = connection
         self._decoder = decoder
@@ -140,20 +148,26 @@ class RawResponse(UpstreamResponse):
         if connection.drained:  # there is no body
             self._end()
 
+    @property
+    def ended(self) -> bool:
+        return self._connection is None
+
     async def read(self, max_bytes: int) -> bytes:
-        length = self.headers.get("content-length", "")
-        if self._connection is not None and len(length) <= 20 and length.isdecimal() and int(length) > max_bytes:  # noqa: PLR2004 - a 64-bit number
-            self._too_large(max_bytes)
-        first = piece = await self.next_piece()
-        if self._connection is None and self._decoder is None and self._failure is None and len(first) <= max_bytes:
-            return first
-        pieces, size = [first], len(first)
-        while piece:
+        connection = self._connection
+        if connection is not None and self._decoder is None:
+            incoming = connection.incoming
+            if incoming.waiting_bytes > max_bytes or (not incoming.complete and _told_bytes(self.headers) > max_bytes):
+                self._too_large(max_bytes)
+            if incoming.complete:
+                body = incoming.take()
+                self._end()
+                return body
+        pieces, size = [], 0
+        while piece := await self.next_piece():
+            size += len(piece)
             if size > max_bytes:
                 self._too_large(max_bytes)
-            piece = await self.next_piece()
             pieces.append(piece)
-            size += len(piece)
         return b"".join(pieces)
 
     async def next_piece(self) -> bytes:
@@ -208,3 +222,9 @@ class RawResponse(UpstreamResponse):
         self._failure = UpstreamProtocolError(f"the provider's response is larger than {max_bytes} bytes")
         self.close()
         raise self._failure
+
+
+def _told_bytes(headers: Mapping[str, str]) -> int:
+    """Return how long the body is said to be, 0 where that is not told."""
+    length = headers.get("content-length", "")
+    return int(length) if len(length) <= 20 and length.isdecimal() else 0  # noqa: PLR2004 - a 64-bit number

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from proxy.sidecar import Sidecar
     from proxy.workers import Workers
 
+GC_YOUNG = 10_000
 _EXAMPLE = """examples:
   bursar serve -c bursar.yaml
   bursar serve --workers 4                 four processes on one port, one metrics page
@@ -101,6 +102,7 @@ async def serve(loaded: "Loaded", *, worker_fd: int | None = None) -> int:
         return 1
     gc.collect()
     gc.freeze()  # what is there now stays: later collections need not look at it
+    gc.set_threshold(GC_YOUNG, 20, 50)  # calls make little that only a collection frees: look less often
     if worker_fd is not None:
         from proxy.worker import tell_parent
 

@@ -4,19 +4,20 @@ Few of a request's headers are ever asked for, so a value is decoded when it is.
 was sent twice the first counts; whatever may not be sent twice has been refused before anybody looks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import TypeVar, overload
 
 _T = TypeVar("_T")
 
 
 class Headers(Mapping[str, str]):
-    """Read-only, over the raw headers as they were sent. Iteration gives lower-case names."""
+    """Read-only, over the values by lower-case name. Iteration gives these names."""
 
     __slots__ = ("_values",)
 
-    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
-        self._values = {name.lower(): value for name, value in reversed(raw)}
+    def __init__(self, by_name: Mapping[bytes, bytes]) -> None:
+        self._values = by_name
 
     def __getitem__(self, name: str) -> str:
         return _text(self._values[_key(name)])
@@ -41,6 +42,7 @@ class Headers(Mapping[str, str]):
         return len(self._values)
 
 
+@lru_cache(256)  # the few that are ever asked for
 def _key(name: str) -> bytes:
     return name.lower().encode("latin-1", "replace")
 

@@ -1,7 +1,6 @@
 """One connection: one request at a time, each of its waits with a limit.
 
-httptools (llhttp) is strict about framing but knows no limits; those are kept here. There is no timer here either: the server looks
-at `deadline_s` from time to time. What a stranger would get wrong: bytes behind a request are not read. The first is answered, then
+There is no timer here: the server looks at `deadline_s` from time to time. What a stranger would get wrong: bytes behind a request are not read. The first is answered, then
 the connection ends, since where the next request begins is just what an attacker would like to choose.
 Source: https://www.rfc-editor.org/rfc/rfc9112
 """
@@ -13,12 +12,11 @@ import math
 import socket
 from typing import TYPE_CHECKING
 
-import httptools
-
+from proxy.errors import ClientError
+from proxy.serving.incoming import Incoming
 from proxy.serving.refusing import FULL, INTERNAL, MALFORMED, broken
-from proxy.serving.request import RawHeaders, Request
+from proxy.serving.request import Request
 from proxy.serving.response import Answer, Response, StreamedResponse
-from proxy.wellformed import HEAD_BYTES_MAX, LINE_BYTES_MAX
 
 if TYPE_CHECKING:
     from proxy.serving.server import Server
@@ -28,20 +26,14 @@ WRITE_BYTES = 16 * 1024  # waiting for one client; above it the provider is held
 KEEPALIVE_S = 75.0
 LINGER_S = 1.0  # for what a client still sends, so that it comes to read what it was told
 EARLY_BYTES_MAX = 64 * 1024  # of a next request, sent while the last one is being put away
-QUIET_BYTES_MAX = 64 * 1024  # of a chunked body that hold no byte of it
-_VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
 _FAR_S = math.inf
-
-
-class _StopParsingError(Exception):
-    """Raised inside a callback of the parser to end it; what is wrong is already noted."""
 
 
 class Connection(asyncio.Protocol):
     """`deadline_s` is when it is cut off, on the loop's clock; `stall_s` how long the client of this answer may refuse to read."""
 
     __slots__ = (
-        "_deaf", "_declining", "_drained", "_early", "_fed_bytes", "_grew", "_last", "_loop", "_parser", "_raw", "_request", "_server", "_stream", "_target", "_task",
+        "_deaf", "_drained", "_early", "_incoming", "_loop", "_server", "_stream", "_task",
         "dates", "deadline_s", "stall_s", "transport", "writing_paused",
     )  # fmt: skip
 
@@ -50,28 +42,17 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.stall_s, self.deadline_s = server.stall_s, _FAR_S
         self.writing_paused = False
-        self._parser = httptools.HttpRequestParser(self)
+        self._incoming = Incoming(self, server.max_body_bytes)
         self._task: asyncio.Task[None] | None = None
         self._drained: list[asyncio.Future[None]] = []
         self._deaf = False  # whatever comes now is not read
-        self._expect()
-
-    def _expect(self) -> None:
-        """Get ready for a request."""
-        self._request: Request | None = None
         self._stream: StreamedResponse | None = None  # the answer under way, if it leaves in pieces
-        self._raw: RawHeaders = []
-        self._target = b""
-        self._fed_bytes = 0  # of a head, or since the last byte of a body
-        self._grew = False  # the body, since this was looked at
-        self._early = b""
-        self._declining = False  # an offer to speak another protocol
-        self._last = False  # something came behind the request
+        self._early = b""  # of the next request
 
     @property
     def is_idle(self) -> bool:
         """Whether it waits for a request, or for the rest of a request's head."""
-        return self._request is None and not self._deaf
+        return self._incoming.request is None and not self._deaf
 
     @property
     def unsent_bytes(self) -> int:
@@ -114,8 +95,9 @@ class Connection(asyncio.Protocol):
         self.transport, self._deaf = None, True
         self._server.lost(self)
         self._let_go()
-        if self._request is not None:
-            self._request.wake()
+        if self._incoming.request is not None:
+            self._incoming.request.wake()
+        self._incoming.end()
         self.cancel()
 
     def eof_received(self) -> bool:
@@ -146,103 +128,24 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        request = self._request
+        request = self._incoming.request
         if request is not None and request.complete:
             self._behind(data)
             return
-        try:
-            self._feed(data)
-        except httptools.HttpParserError:
-            if self._request is None or not self._request.complete:
-                self._malformed()
-                return
-            self._last = True
-        if request is not None:
-            self._more_body(request, data)
-        elif self._request is not None:
+        incoming = self._incoming
+        begins = not incoming.fed_bytes
+        if not incoming.feed(data):
+            self._malformed()
+        elif request is not None:
+            if request.complete and self._task is None:  # the answer went out before the last of the body came in
+                self._next()
+        elif incoming.request is not None:
             self._server.busy(self)
-            self._begin(self._request)
-        else:
-            self._more_head(len(data))
-
-    def _feed(self, data: bytes) -> None:
-        """Raises HttpParserError."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._decline(data[upgrade.args[0] :])
-
-    def _decline(self, rest: bytes) -> None:
-        """Read on after a head that offers another protocol, which the parser takes for the end of HTTP: what follows is a body as ever."""
-        assert self._request is not None
-        self._parser, self._request.complete, self._declining = httptools.HttpRequestParser(self), False, True
-        framing = [h for h in self._raw if h[0].lower() in (b"content-length", b"transfer-encoding")]
-        head = b"POST / HTTP/1.1\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % header for header in framing])
-        self._parser.feed_data(head + rest)
-
-    # the parser's side ------------------------------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        """A request begins, which is one too many while there is another."""
-        if self._request is not None and not self._declining:
-            raise _StopParsingError
-
-    def on_url(self, url: bytes) -> None:
-        """A part of the target."""
-        self._target += url
-        if len(self._target) > LINE_BYTES_MAX:
-            raise _StopParsingError
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which nobody reads."""
-        if len(name) + len(value) > LINE_BYTES_MAX:
-            raise _StopParsingError
-        if self._request is None:
-            self._raw.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """The head is there."""
-        if self._declining:
-            self._declining = False
-            return
-        parser, said = self._parser, self._parser.get_http_version()
-        self._request = Request(
-            self, parser.get_method().decode("latin-1"), self._target.decode("utf-8", "surrogateescape"),
-            _VERSIONS.get(said) or (int(said[0]), int(said[2:])), self._raw,
-            max_body_bytes=self._server.max_body_bytes, keep_alive=parser.should_keep_alive(),
-        )  # fmt: skip
-
-    def on_body(self, data: bytes) -> None:
-        """A part of the body."""
-        assert self._request is not None
-        self._request.take(data)
-        self._grew = True
-
-    def on_message_complete(self) -> None:
-        """The body has come to its end."""
-        assert self._request is not None
-        self._request.complete = True
-        self._request.wake()
+            self._begin(incoming.request)
+        elif begins:
+            self.deadline_s = min(self.deadline_s, self._loop.time() + self._server.header_s)
 
     # what comes -------------------------------------------------------------------------------------------------------
-
-    def _more_head(self, count: int) -> None:
-        if not self._fed_bytes:
-            self.deadline_s = min(self.deadline_s, self._loop.time() + self._server.header_s)
-        self._fed_bytes += count
-        if self._fed_bytes > HEAD_BYTES_MAX + LINE_BYTES_MAX:
-            self._malformed()
-
-    def _more_body(self, request: Request, data: bytes) -> None:
-        if request.complete:
-            if self._task is None:  # the answer went out before the last of the body came in
-                self._next()
-        elif self._grew:
-            self._grew, self._fed_bytes = False, 0
-        else:
-            self._fed_bytes += len(data)
-            if self._fed_bytes > QUIET_BYTES_MAX:
-                self._malformed()
 
     def _behind(self, data: bytes) -> None:
         """Bytes behind a whole request: those of the next one if this one has its answer, else one too many."""
@@ -251,11 +154,11 @@ class Connection(asyncio.Protocol):
             if len(self._early) > EARLY_BYTES_MAX and self.transport is not None:
                 self.transport.pause_reading()
         elif data.strip(b"\r\n"):
-            self._last = True
+            self._incoming.behind = True
 
     def _malformed(self) -> None:
         """Answer with a constant, or let who reads the body do so."""
-        request, self._deaf = self._request, True
+        request, self._deaf = self._incoming.request, True
         if request is not None and self._task is not None:
             request.broken, request.keep_alive = True, False
             request.wake()
@@ -276,7 +179,7 @@ class Connection(asyncio.Protocol):
         if self.transport is None:
             return
         self.transport.resume_reading()
-        request = self._request
+        request = self._incoming.request
         if request is not None and request.expects and self._stream is None:
             request.expects = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -296,12 +199,12 @@ class Connection(asyncio.Protocol):
     def answering(self, stream: StreamedResponse) -> None:
         """An answer leaves in pieces from now on."""
         self._stream = stream
-        if self._request is not None:
-            self._judge_keep_alive(self._request)
+        if self._incoming.request is not None:
+            self._judge_keep_alive(self._incoming.request)
 
     def _judge_keep_alive(self, request: Request) -> None:
         """After this answer it ends if we end, if more came than a request, or if the client may keep its body to itself."""
-        if self._last or self._server.closing or (request.expects and not request.complete):
+        if self._incoming.behind or self._server.closing or (request.expects and not request.complete):
             request.keep_alive = False
 
     async def _serve(self, request: Request) -> None:
@@ -334,14 +237,14 @@ class Connection(asyncio.Protocol):
         """Say that it was us, if nothing has been said yet; return whether the connection is still whole."""
         if self.transport is None or (self._stream is not None and isinstance(error, ConnectionError)):
             return False
-        logging.getLogger("bursar").error(
-            "a call failed in Bursar itself: %s", type(error).__name__, exc_info=_without_message(error)
-        )
-        if self._stream is not None:
-            return False
-        request.keep_alive = False
-        await self._send(request, broken(500, INTERNAL))
-        return True
+        told = (error.status, error.body()) if isinstance(error, ClientError) else (500, INTERNAL)
+        if not isinstance(error, ClientError):
+            logging.getLogger("bursar").error(
+                "a call failed in Bursar itself: %s", type(error).__name__, exc_info=_without_message(error)
+            )
+        if self._stream is None:
+            await self._send(request, broken(*told))
+        return self._stream is None
 
     def _refuse(self, request: Request, answer: Response) -> None:
         """Answer without asking anybody; then the connection ends."""
@@ -352,11 +255,11 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Go on after an answer: to the next request, to the rest of this one, or to the end."""
-        request, transport = self._request, self.transport
+        request, transport = self._incoming.request, self.transport
         if transport is None or request is None:
             return
-        if not request.keep_alive or self._last or self._deaf:
-            if request.complete and not self._last:
+        if not request.keep_alive or self._incoming.behind or self._deaf:
+            if request.complete and not self._incoming.behind:
                 self.end()
             else:
                 self._linger()
@@ -365,8 +268,8 @@ class Connection(asyncio.Protocol):
             self.deadline_s = self._loop.time() + LINGER_S
             transport.resume_reading()
         else:
-            early = self._early
-            self._expect()
+            early, self._early, self._stream = self._early, b"", None
+            self._incoming.expect()
             self._server.idle(self)
             self.deadline_s = self._loop.time() + KEEPALIVE_S
             if early:

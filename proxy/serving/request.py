@@ -12,6 +12,7 @@ from proxy.errors import ClientError
 from proxy.serving.headers import Headers
 from proxy.serving.heads import Dates
 from proxy.serving.target import decoded, fields, split
+from proxy.wellformed import folded
 
 if TYPE_CHECKING:
     from proxy.serving.response import StreamedResponse
@@ -21,8 +22,11 @@ UNREAD_BYTES_MAX = 64 * 1024  # of a body that nobody has asked for yet
 RawHeaders = list[tuple[bytes, bytes]]
 
 
-class BodyTooLargeError(Exception):
-    """A body is larger than its limit; what came of it is gone."""
+class BodyTooLargeError(ClientError):
+    """413: a body is larger than its limit; what came of it is gone."""
+
+    def __init__(self) -> None:
+        super().__init__(413, "The body is too large.", code="request_too_large")
 
 
 class Connection(Protocol):
@@ -56,7 +60,7 @@ class Request:
     """`target` is as sent; `keep_alive` whether another request may follow."""
 
     __slots__ = (
-        "_body", "_max_bytes", "_waiter", "broken", "complete", "expects", "headers", "keep_alive", "method", "path", "protocol",
+        "_body", "_max_bytes", "_waiter", "broken", "complete", "expects", "folded", "headers", "keep_alive", "method", "path", "protocol",
         "raw_headers", "raw_path", "raw_query", "target", "too_large", "unwanted", "version",
     )  # fmt: skip
 
@@ -72,10 +76,12 @@ class Request:
         keep_alive: bool,
     ) -> None:
         self.protocol, self.method, self.target, self.version = protocol, method, target, version
-        self.raw_headers, self.headers, self.keep_alive = raw_headers, Headers(raw_headers), keep_alive
+        self.raw_headers, self.keep_alive = raw_headers, keep_alive
+        self.folded = folded(raw_headers)
+        self.headers = Headers(self.folded)
         self.raw_path, self.raw_query = split(target)  # as sent, without the question mark
         self.path = decoded(self.raw_path)
-        self.expects = "expect" in self.headers  # the client waits to be told that its body is wanted
+        self.expects = b"expect" in self.folded  # the client waits to be told that its body is wanted
         self.complete = False  # the body has come to its end
         self.broken = False  # it never will
         self.too_large = False
@@ -101,7 +107,7 @@ class Request:
         return None if said is None else int(said)
 
     async def read(self) -> bytes:
-        """Return the whole body. Raises BodyTooLargeError, ClientError (what came is no HTTP) and ConnectionResetError."""
+        """Return the whole body. Raises BodyTooLargeError, ClientError 400 (what came is no HTTP) and ConnectionResetError."""
         if not self.complete:
             await self._rest()
         if self.too_large:

@@ -1,6 +1,7 @@
 """Answers: one that is whole and leaves in one write, and one that leaves piece by piece.
 
-What a stranger would get wrong: `tail` is written as it is, so it is only for lines that we made ourselves.
+What a stranger would get wrong: `tail` is written as it is, so it is only for lines that we made ourselves; names of headers are in
+lower case.
 """
 
 import asyncio
@@ -9,11 +10,12 @@ from collections.abc import Mapping
 from proxy.serving.heads import bodiless, connection_line, header_lines, status_line
 from proxy.serving.request import Request
 
+_UNTYPED = b"Content-Type: application/octet-stream\r\n"
 _JOINED_BYTES_MAX = 64 * 1024  # above it, copying costs more than a second write
 
 
 class Response:
-    """A whole answer. `tail` is header lines that are encoded already, each with its CRLF; `close` ends the connection."""
+    """A whole answer. `tail` is header lines that are encoded already, each with its CRLF, the type among them; `close` ends the connection."""
 
     __slots__ = ("body", "close", "content_type", "headers", "status", "tail")
 
@@ -43,6 +45,7 @@ class Response:
             self.tail,
             f"Content-Type: {self.content_type}\r\n".encode() if self.content_type else b"",
             _length_line(request.method, self.status, len(body)),
+            _UNTYPED if not (self.content_type or empty or not body or self.tail or "content-type" in headers) else b"",
             request.protocol.dates.lines(),
             b"" if said is not None else connection_line(version, keep_alive=request.keep_alive),
             b"\r\n",
@@ -98,7 +101,7 @@ class StreamedResponse:
             status_line(self.status, version),
             header_lines(headers),
             b"Transfer-Encoding: chunked\r\n" if self.chunked else b"",
-            b"" if self._empty or "content-type" in headers else b"Content-Type: application/octet-stream\r\n",
+            b"" if self._empty or "content-type" in headers else _UNTYPED,
             request.protocol.dates.lines(),
             b"" if said is not None else connection_line(version, keep_alive=request.keep_alive),
             b"\r\n",

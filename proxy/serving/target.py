@@ -1,10 +1,13 @@
 """What a request's target says: path and query, as sent and decoded.
 
-A path whose escapes are no UTF-8 stays as it was sent: it is nobody's route, and is not to look like another.
+Escapes that are no UTF-8 stay as they were sent. A fragment has no business in a target, and is taken for a part of the path: nobody's.
 Source: https://www.rfc-editor.org/rfc/rfc9112#section-3.2
 """
 
-from urllib.parse import parse_qsl, unquote
+import re
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+_ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 
 
 def split(target: str) -> tuple[str, str]:
@@ -14,7 +17,7 @@ def split(target: str) -> tuple[str, str]:
         slash = len(rest) if "/" not in rest else rest.index("/")
         at = min(slash, len(rest) if "?" not in rest else rest.index("?"))
         target = rest[at:] if at == slash and at < len(rest) else "/" + rest[at:]
-    path, _, query = target.partition("#")[0].partition("?")
+    path, _, query = target.partition("?")
     return path, query
 
 
@@ -22,12 +25,19 @@ def decoded(path: str) -> str:
     """Return a path without its escapes."""
     if "%" not in path:
         return path
-    try:
-        return unquote(path, errors="strict")
-    except UnicodeDecodeError:
-        return path
+    return _ESCAPES.sub(_decoded_run, path)
 
 
 def fields(query: str) -> dict[str, str]:
     """Return a query's fields; of one that is there twice the first counts."""
-    return dict(reversed(parse_qsl(query, keep_blank_values=True, max_num_fields=None)))
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        found.setdefault(name, value)
+    return found
+
+
+def _decoded_run(run: re.Match[str]) -> str:
+    try:
+        return unquote_to_bytes(run[0]).decode()
+    except UnicodeDecodeError:
+        return run[0]

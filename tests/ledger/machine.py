@@ -317,6 +317,10 @@ class Machine(RuleBasedStateMachine):
                 self.used_before[budget, pid] = used
                 binds = next(b[3] for b in BUDGETS if b[0] == budget)
                 bound = self.top[budget] + c.over + c.late + c.adopted + c.corrected
+                now = max(
+                    self.model.now, self.model.clk
+                )  # whose lease is over holds nothing, though nobody cleared it away
+                held -= sum(hold.amount for hold in c.holds.values() if hold.expiry <= now)
                 assert not binds or used + held <= bound, "I1: what is used and held is bounded"
 
     @invariant()

@@ -54,7 +54,7 @@ class Machine(machine.Machine):
         )  # fmt: skip
         reply = self.both("grow", self.run, sid, seq, TTL, wanted, least, draws)
         if reply[0] == b"OK":
-            assert reply[2] >= granted, "it never shrinks"
+            assert reply[2] >= granted or self.rolled_back, "it never shrinks"
             self.held[sid, seq] = (ask, reply[2], reply[3:], names)
 
     @precondition(lambda self: self.streams())
@@ -91,9 +91,10 @@ class Machine(machine.Machine):
     ) -> None:
         """Its worst case was taken off the escrow while the store was away; another budget of it may let all pass."""
         sid, cover = data.draw(st.sampled_from(sorted(self.escrows)))
-        draw, size = self.escrows[sid, cover]
+        draw, room = self.escrows[sid, cover]
         self.seqs[sid] += 1
-        seq, worst = self.seqs[sid], min(size, actual)
+        seq, worst = self.seqs[sid], max(0, min(room, actual))
+        self.escrows[sid, cover] = (draw, room - actual - beyond)
         field = f"u{max(self.model.now, self.model.clk) // draw.bucket}".encode() if draw.bucket else b"used"
         rows: list[Any] = [(draw.budget, draw.pid, field, f"{worst}@{cover}", actual + beyond)]
         if other is not None and other != draw.budget:
@@ -115,8 +116,8 @@ class Machine(machine.Machine):
     def an_escrow_is_given_back(self, data: Any) -> None:
         """Told with the size that it was taken with, whatever was spent from it since."""
         sid, seq = data.draw(st.sampled_from(sorted(self.escrows)))
-        draw, size = self.escrows.pop((sid, seq))
-        self.held.pop((sid, seq), None)
+        (draw, _), (ask, *_) = self.escrows.pop((sid, seq)), self.held.pop((sid, seq), (None,))
+        size = ask.wanted if ask is not None else -1
         name = b"u1" if draw.bucket else b"used"
         self.seen.add((draw.budget, draw.pid))
         self.both("settle", self.run, sid, seq, 0, "released", False, [(draw.budget, draw.pid, name, size, 0)])

@@ -193,22 +193,24 @@ class Model:
         for seq, granted, draws in holds:
             adopt = learning and not session.terminal(seq)
             known = session.held.get(seq)
-            amounts, there = [], True
+            most = max(granted, known[0]) if known else granted
+            amounts, there, adopted = [], True, False
             for i, (budget, pid, told) in enumerate(draws):
-                amount = known[1][i] if known else told
+                had = known[1][i] if known else told
+                amount = max(had, told) if adopt else had
                 amounts.append(amount)
                 c = self.counters.setdefault((budget, pid), Counters())
                 hold = c.holds.get(f"{sid}.{seq}")
-                if hold is not None and hold.expiry > now:
+                if hold is not None and hold.expiry > now and amount == had:
                     hold.expiry = now + ttl
                 elif adopt:
                     c.holds[f"{sid}.{seq}"] = Hold(amount, now + ttl)
                     c.adopted += amount
-                    self.sessions.setdefault(sid, session).held[seq] = (granted, ())
+                    adopted = True
                 else:
                     there = False
-            if seq in session.held and session.held[seq][1] == ():
-                session.held[seq] = (granted, tuple(amounts))
+            if adopted:
+                self.sessions.setdefault(sid, session).held[seq] = (most, tuple(amounts))
             if not there:
                 lost.append(str(seq).encode())
         return [b"OK", now, self.learn if learning else 0, *lost]

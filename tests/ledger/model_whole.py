@@ -44,6 +44,9 @@ class Whole(Model):
             if draw.binds and draw.per:
                 granted = min(granted, (free - draw.fixed) // draw.per)
             others.append(used + held - was)
+        if any(hold.expiry <= now for draw in draws for hold in self._counters(draw).holds.values()):
+            self.clk = now  # their room is taken: they never live again
+        self._tick(now)
         granted, amounts = max(granted, before), []
         for draw, was, other in zip(draws, known[1], others, strict=True):
             amount = max(draw.fixed + draw.per * granted, was)

@@ -163,7 +163,7 @@ def test_a_settlement_survives_the_journal_unchanged(numbers, record, row):
     )
     item = settlement(hold_on(*UNITS), spent)
     assert Settlement.load(item.dump()) == item
-    assert Settlement.load(item.dump()).fingerprint == item.fingerprint
+    assert Settlement.load(item.dump()).arguments("s", 0) == item.arguments("s", 0)
 
 
 @pytest.mark.parametrize("module", ["ask", "budgets", "hold", "reserving", "settlement", "usage", "prices/price"])

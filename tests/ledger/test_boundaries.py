@@ -280,6 +280,21 @@ def test_all_expired_holds_are_cleared_away_by_one_reserve(scene, dead):
     assert scene.lua.read([draw(10_000)])[7] == 3 * dead
 
 
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [(-10, (50, 30, 10)), (-20, (50, 30, 0)), (-45, (50, 5, 0)), (-1000, (0, 0, 0)), (7, (50, 30, 27))],
+)
+def test_what_is_taken_from_a_rolling_window_is_taken_from_its_latest_part_first(scene, change, left):
+    for used in (50, 30, 20):
+        seq = scene.hold(1_000, 50, bucket=1_000, pid="r")
+        scene.settle(seq, 50, used, pid="r", field=f"u{scene.lua.now // 1_000}".encode())
+        scene.lua.now += 1_000
+    scene.lua.now -= 1_000
+    assert scene.lua.adjust("b1", "r", 1_000, change, "m") == [100, max(0, 100 + change)]
+    numbers = scene.lua.counters("b1", "r")[0]
+    assert tuple(numbers[f"u{START // 1_000 + i}"] for i in range(3)) == left
+
+
 def test_every_key_that_a_script_touches_is_declared():
     """A key that is built inside a script would break a Cluster; each must come from KEYS."""
     declared = re.compile(r"KEYS\[[^]]+\]|[dr]\.(b|x|key)|b|x")

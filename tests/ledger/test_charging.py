@@ -10,6 +10,7 @@ from accounting.acquaintance import LEARN_MS
 from accounting.ask import Ask, Draw
 from accounting.budgets import Caller
 from accounting.charge import Attempt, Till, charged
+from accounting.journal.format import Progress
 from accounting.meter import Meter
 from accounting.noting import NoJournal
 from accounting.settling import Tally
@@ -92,6 +93,28 @@ async def test_a_call_is_written_down_with_all_that_is_known_of_it(desk):
         settled_total=1, duplicate_total=0, mismatch_total=0, rejected_total=0
     )
     assert (receipt.attempts, receipt.first_token_s) == (1, 0.25)
+
+
+class Noted:
+    """A journal that keeps what it is told of progress."""
+
+    def __init__(self):
+        self.progressed = []
+
+    def progress(self, seq, payload):
+        self.progressed.append(Progress.load(payload))
+
+    def __getattr__(self, name):
+        return lambda *_: None
+
+
+@pytest.mark.parametrize("billable", [True, False])
+async def test_a_call_is_noted_once_before_it_is_sent_so_that_a_crash_charges_its_input(server, raw, billable):
+    async with till(server.address, journal=(journal := Noted())) as one, Desk(one).charged() as charge:
+        charge.hold.notes = {"input": 20, "input_nanousd": 200}
+        charge.begin(attempt(billable=billable))
+        charge.begin(attempt())
+        assert journal.progressed == [Progress(seq=1, input_tokens=20, output_tokens=0, cost_nanousd=200)][:billable]
 
 
 A, B = {"says": (20, 30)}, {"says": (5, 1)}

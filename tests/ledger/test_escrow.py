@@ -103,6 +103,19 @@ def test_it_pays_for_calls_until_it_is_spent_and_takes_back_what_they_did_not_us
     assert escrows.admit(replace(whole, wanted=size - 800), ["b"], 1.0).granted == size - 800
 
 
+@pytest.mark.parametrize("cover", [0, 1, 3])
+def test_a_call_that_another_paid_for_gives_it_nothing_back(cover):
+    budget = budget_of()
+    escrows, size = kept(budget)
+    call = Ask(draws=(Draw(budget, 0, 1),), wanted=size, least=1)
+    escrows.opened(hold_of(4, budget, size - 100, amount=size - 100, cover=2), escrows.admit(call, ["b"], 1.0))
+    escrows.settled(hold_of(5, budget, 500, amount=500, cover=cover), [0])
+    assert escrows.admit(call, ["b"], 1.0).granted == 100
+    other = tokens(100_000, "team:none")
+    escrows.settled(hold_of(6, other, 500, amount=500, cover=2), [0])
+    assert escrows.admit(call, ["b"], 1.0).granted == 100
+
+
 @pytest.mark.parametrize(
     ("key", "now_s", "lost"), [("of another period", 1.0, False), ("b", 30.0, False), ("b", 1.0, True)]
 )
@@ -215,6 +228,31 @@ async def escrow_kept(one, budget):
             await asyncio.sleep(0.005)
     await one.settled()
     return one.ledger.escrows.holds()[0]
+
+
+async def test_one_whose_answer_never_came_holds_nothing(server, raw):
+    budget = budget_of()
+    async with fault_proxy(server.address, seed=8) as proxy, till(proxy.address, deadline_s=0.5) as one:
+        call = ask(budget, fixed=10, wanted=1, least=1)
+        hold = await one.ledger.reserve(call, request_id="r")
+        await escrow_kept(one, budget)
+        one.ledger.give_up_escrows()
+        await one.settled()
+        hold.until_s = 10.0**9
+        assert one.ledger.escrows.noticed(call, hold, 10.0**9)
+        proxy.faults = Faults(mute=True)
+        keeping = asyncio.create_task(one.ledger.keep_escrows())
+        async with asyncio.timeout(5):
+            while await one_holds(raw, hold) < 2:
+                await asyncio.sleep(0.005)
+        await keeping
+        await proxy.heal()
+        await one.settled()
+        assert await one_holds(raw, hold) == 1, "the call's own"
+
+
+async def one_holds(raw, hold):
+    return await raw.call("ZCARD", hold.rows[0].holds_key, deadline_s=5)
 
 
 async def until_reached(one):

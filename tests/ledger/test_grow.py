@@ -111,6 +111,29 @@ def test_expired_holds_of_others_leave_room_though_nobody_cleared_them_away(scen
     assert grow(scene, 2, [d], 100)[2] == 100
 
 
+def test_a_clock_that_is_set_back_brings_none_back_whose_room_was_taken(scene):
+    d = draw(100, 0, 1)
+    scene.reserve(d, wanted=80, least=80, seq=1)
+    scene.lua.now = START + 1
+    scene.reserve(d, wanted=20, least=20, seq=2)
+    scene.lua.now = START + TTL
+    assert grow(scene, 2, [d], 100)[2] == 100
+    scene.lua.now = START + 5
+    _, _, used, held, *_ = scene.lua.read([d])
+    assert (used, held) == (0, 100)
+    assert scene.lua.extend(RUN, "s", TTL, [(1, 80, [("b1", "total", 80)])])[3:] == [b"1"], "it is lost"
+
+
+def test_growing_moves_the_clock_on_as_a_heartbeat_does(scene):
+    """A lease that is given by a clock which then is set back would last too long."""
+    d = draw(100, 0, 1)
+    scene.reserve(d, wanted=10, least=10, seq=1)
+    scene.lua.now = START + 20_000
+    grow(scene, 1, [d], 20)
+    scene.lua.now = START
+    assert scene.lua.read([d])[0] == START + 20_000
+
+
 def test_a_lowered_limit_stops_growth_and_takes_nothing_away(scene):
     d = draw(100, 0, 1)
     scene.reserve(d, wanted=50, least=50, seq=1)

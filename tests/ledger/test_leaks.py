@@ -75,6 +75,13 @@ def test_a_hold_in_a_short_window_outlives_it_while_it_is_extended(scene):
     assert scene.used_and_held(pid="rolling")[1] == 40
 
 
+def test_a_session_that_nobody_heard_of_for_two_weeks_is_forgotten(scene):
+    for name, age in (("gone", 14 * DAY_MS), ("old", 14 * DAY_MS - 1)):
+        scene.lua.redis("ZADD", key("sess"), START - age, name)
+    scene.lua.extend(RUN, "s", TTL, [])
+    assert scene.lua.redis("ZRANGE", key("sess"), 0, -1) == [b"old", b"s"]
+
+
 def test_a_lease_ends_to_the_millisecond(scene):
     scene.hold(100, 100)
     scene.lua.now = START + TTL - 1

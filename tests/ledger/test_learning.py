@@ -39,6 +39,31 @@ def test_a_hold_that_expired_and_was_not_cleared_away_is_counted_once(scene):
     assert scene.lua.read([draw(100)])[3] == 60
 
 
+@pytest.mark.parametrize("lapsed", [False, True])
+def test_growth_that_was_lost_is_taken_back_with_its_hold(scene, lapsed):
+    """The replica that took over has the hold as it was before it grew: the stream may have used all of what it grew to."""
+    d = draw(100, 0, 1)
+    scene.reserve(d, wanted=10, least=10, seq=1)
+    if lapsed:
+        scene.lua.now = START + TTL + 1
+    learn(scene)
+    reply = scene.lua.extend("run2", "s", TTL, [(1, 70, [("b1", "total", 70)])])
+    assert reply[3:] == []
+    assert scene.used_and_held() == (0, 70)
+    assert scene.lua.grow("run2", "s", 1, TTL, 70, 0, (d,)) == [b"OK", scene.lua.now, 70, 70], (
+        "and is known to have grown"
+    )
+    assert scene.lua.extend("run2", "s", TTL, [(1, 10, [("b1", "total", 10)])])[3:] == [], "one who missed that it grew"
+    assert scene.used_and_held() == (0, 70)
+    assert scene.lua.settle("run2", "s", 1, 0, "p", True, [("b1", "total", b"used", 70, 60)]) == [b"OK", 60, 0]
+
+
+def test_a_heartbeat_grows_nothing_while_nothing_is_learnt(scene):
+    scene.reserve(draw(100, 0, 1), wanted=10, least=10, seq=1)
+    assert scene.lua.extend(RUN, "s", TTL, [(1, 70, [("b1", "total", 70)])])[3:] == []
+    assert scene.used_and_held() == (0, 10)
+
+
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_late_heartbeat_does_not_bring_back_a_call_that_is_over(scene, forgotten):
     seq = scene.hold(100, 60)

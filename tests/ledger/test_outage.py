@@ -219,3 +219,43 @@ async def test_a_storm_of_faults_leaves_exact_books(server, raw):
 @pytest.mark.parametrize("seed", [2])
 async def test_longer_storms_leave_exact_books(server, raw, seed):
     await storm(server, seed, 600)
+
+
+@pytest.mark.parametrize("snapshot", ["before its release", "before its reserve"])
+async def test_a_hold_that_lost_writes_bring_back_is_released_again(server, raw, snapshot):
+    """Its reserve's answer never came, so no journal knows of it, and its release is told again from memory."""
+    budget = tokens(100)
+    async with fault_proxy(server.address, seed=6) as proxy, till(proxy.address, deadline_s=1.0) as one:
+        one.ledger.release(await one.ledger.reserve(ask(budget), request_id="r"))  # so that the store knows the scripts
+        await one.settled()
+        before = await dumped(raw)
+        proxy.faults = Faults(mute=True)
+        call = asyncio.create_task(one.ledger.reserve(ask(budget, wanted=60, least=60), request_id="r"))
+        key = one.store.key("x", budget.id, "total")
+        async with asyncio.timeout(5):
+            while not await raw.call("EXISTS", key, deadline_s=5):
+                await asyncio.sleep(0.005)
+        if snapshot == "before its release":
+            before = await dumped(raw)
+        with pytest.raises(StoreUnavailableError):
+            await call
+        await proxy.heal()
+        await one.settled()
+        assert await one.holds(budget) == 0
+        await raw.call("FLUSHALL", deadline_s=5)
+        for name, dump in before.items():
+            await raw.call("RESTORE", name, 0, dump, deadline_s=5)
+        await raw.call("HSET", one.store.key("g"), "gen", "another", deadline_s=5)
+        assert await raw.call("EXISTS", key, deadline_s=5) == (snapshot == "before its release")
+        await one.ledger.extend()
+        mark = one.store.key("s", one.ledger.sid)
+        async with asyncio.timeout(5):
+            while not await raw.call("HEXISTS", mark, "d:2", deadline_s=5):
+                await asyncio.sleep(0.005)
+        assert await one.holds(budget) == 0
+        assert (await one.counters(budget)).get("held", 0) == 0
+
+
+async def dumped(raw):
+    """Everything that the store has."""
+    return {name: await raw.call("DUMP", name, deadline_s=5) for name in await raw.call("KEYS", "*", deadline_s=5)}
