@@ -48,6 +48,8 @@ def rest(scene: Scene, verdict: Verdict) -> list[str]:
 def _calm(scene: Scene) -> bool:
     if scene.frozen or not scene.network.open or scene.server.learning:
         return False
+    if not all(task.done() or task.get_loop() in scene.world.graves for task in scene.tasks):
+        return False
     return all(s.quiet and all(dead.done for dead in s.recovery._dead) for s in scene.sidecars)
 
 
