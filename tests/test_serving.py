@@ -385,6 +385,22 @@ async def test_a_header_may_be_as_long_as_the_limit_and_no_longer(longer, status
         assert [status for status, _ in answers(got)] == [status]
 
 
+async def test_blanks_behind_a_value_are_no_part_of_it():
+    async def handler(request):
+        return Response(body=request.headers["x"].encode() + await request.read())
+
+    async with served(handler) as peer:
+        data = req(
+            b"POST / HTTP/1.1",
+            b"X:  \t a b \t ",
+            b"transfer-encoding: chunked",
+            CLOSE + b" ",
+            body=b"1\r\nc\r\n0\r\n\r\n",
+            host=b"host: a.example \r\n",
+        )
+        assert answers(await peer.talk(data)) == [(200, b"a bc")]
+
+
 async def test_the_rest_of_a_body_has_a_limit_where_the_handler_has_none():
     async with served(echo, body_s=0.2) as peer:
         assert await peer.talk(sent(b"abc")[:-1]) == b""

@@ -109,7 +109,7 @@ class Incoming:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer, which nobody reads."""
         if self.request is None:
-            self._raw.append((name, value))
+            self._raw.append((name, value.rstrip(b" \t")))  # which is no part of it, and left to us
 
     def on_headers_complete(self) -> None:
         """The head is there."""
