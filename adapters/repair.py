@@ -132,7 +132,7 @@ def flatten_content(message: JSON) -> bool:
     if content is None or isinstance(content, str):
         return False
     if not isinstance(content, list):
-        message["content"] = content.get("text", "") if isinstance(content, dict) else str(content)
+        message["content"] = _text_of(content) if isinstance(content, dict) else str(content)
         return True
     texts, thoughts = [], []
     for part in content:

@@ -8,15 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from accounting.charge import Charge, Till, charged
 from accounting.hold import ConfigChangedError, RefusedError
-from accounting.record import record
 from accounting.store.errors import StoreError
 from accounting.supervisor import Supervisor
-from accounting.tokens.counter import count_input, needs_thread
-from accounting.tokens.families import encoding_for
-from accounting.tokens.ranks import loaded
 from adapters.base import Operation
 from adapters.errors import AdapterError, UpstreamError
 from proxy.admission import Terms
+from proxy.admitted import Admitted, counted
 from proxy.answering import answer_headers, cost_header, rate_headers, upstream_headers
 from proxy.asked import Asked, read_request
 from proxy.attempts import Plan, Trier
@@ -46,29 +43,6 @@ _SSE_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
-
-
-@record
-class Admitted:
-    """A call that may be reserved: everything that admission found out about it."""
-
-    request_id: str
-    asked: Asked
-    principal: Principal
-    targets: list[Target]
-    terms: Terms
-    cache_key: str | None
-    began_s: float = 0.0  # when its body was there, on the loop's clock
-
-    def notes(self) -> dict[str, object]:
-        """Return what the journal needs to charge the call after a crash; no prompt."""
-        caller, (provider, model) = self.principal.caller, self.targets[0].names
-        worst = self.terms.worst
-        return {
-            "key": caller.key, "user": caller.user, "team": caller.team, "provider": provider, "model": model,
-            "asked": self.asked.model, "input": self.terms.input_tokens, "choices": self.asked.choices,
-            "output_nanousd": worst.output_nanousd, "input_nanousd": worst.input_nanousd,
-        }  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -204,7 +178,7 @@ class Gateway:
         self, rules: Rules, asked: Asked, principal: Principal, targets: list[Target], terms: Terms
     ) -> Terms:
         """Return the terms for the input as it is, where its bound is too near to a limit."""
-        counts = [await _counted(asked, model) for model in {target.model for target in targets}]
+        counts = [await counted(asked, model) for model in {target.model for target in targets}]
         return rules.admitter.terms(asked, principal.caller, targets, min(terms.input_tokens, max(counts)))
 
     def _too_large(self) -> ClientError:
@@ -311,10 +285,3 @@ def _store_away() -> ClientError:
         "The budget store cannot be reached, and a budget of this caller refuses calls without it.",
         code="budget_store_unavailable",
     )
-
-
-async def _counted(asked: Asked, model: str) -> int:
-    """Count exactly; in a thread where that would hold up the loop."""
-    if needs_thread(len(asked.raw)) or not loaded(encoding_for(model)[0]):
-        return await asyncio.to_thread(count_input, asked.operation, asked.body, model)
-    return count_input(asked.operation, asked.body, model)

@@ -47,7 +47,10 @@ class Routes:
     async def handle(self, request: Request) -> Answer:
         """Answer one request; every ClientError becomes its answer here, and nowhere else."""
         request_id = "req_" + os.urandom(12).hex()
+        operation = CALLS.get(request.path)
         try:
+            if operation is not None and request.method == "POST":  # as nearly all are
+                return await self._call(request, operation, request_id)
             return await self._dispatch(request, request_id)
         except ClientError as error:
             self.telemetry.refused(error, request_id)
@@ -83,7 +86,9 @@ class Routes:
     async def _call(self, request: Request, operation: Operation, request_id: str) -> Answer:
         if self.draining or not request.complete:
             await self._received(request)
-        await self._take_place()
+        if not self.places.take_now():
+            await self.places.take()
+        self.telemetry.flying += 1
         try:
             return await self.gateway.call(request, operation, request_id)
         finally:
@@ -91,11 +96,11 @@ class Routes:
 
     async def _received(self, request: Request) -> None:
         """Wait for the body before a place is taken, so that a slow client holds none; a stranger's is not waited for."""
-        if self.draining:
-            raise unavailable("This Bursar is shutting down.", code="draining", close=True)
+        self._go_on()
         if not request.complete:
             await self.gateway.admit(request.headers)
             await self.gateway.body(request)  # the request keeps it
+            self._go_on()
 
     async def _caller(self, request: Request, *, ask_store: bool = True) -> Principal:
         """Who asks, and for which of its end users if a header says so."""
@@ -124,9 +129,13 @@ class Routes:
             raise unknown_url(request.method, path)
         return listed, principal
 
-    async def _take_place(self) -> None:
+    def _go_on(self) -> None:
+        """Raise ClientError 503 if no call is begun any more."""
         if self.draining:
             raise unavailable("This Bursar is shutting down.", code="draining", close=True)
+
+    async def _take_place(self) -> None:
+        self._go_on()
         await self.places.take()
         self.telemetry.flying += 1
 

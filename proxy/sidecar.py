@@ -38,6 +38,7 @@ from proxy.retrying import RetryBudget
 from proxy.routes import Routes
 from proxy.telemetry import Telemetry
 from proxy.upstreams import Upstreams
+from proxy.watching import changes
 
 POLL_S = 2.0
 INTERRUPT_S = 2.0
@@ -156,13 +157,8 @@ class Sidecar:
 
     async def watch_file(self, source: str) -> None:
         """Reload whenever the file changes, as it does when a ConfigMap is mounted and updated."""
-        seen = _file_state(source)
-        while True:
-            await asyncio.sleep(POLL_S)
-            now = await asyncio.to_thread(_file_state, source)
-            if now != seen:
-                seen = now
-                await self.reload_file(source)
+        async for _ in changes(source, POLL_S):
+            await self.reload_file(source)
 
     def hurry(self) -> None:
         """Cut short a drain that is under way."""
@@ -310,14 +306,6 @@ class Sidecar:
         for receipt in receipts:
             self.telemetry.receipt(receipt)
             self.feed.receipt(receipt)
-
-
-def _file_state(source: str) -> tuple[int, int] | None:
-    try:
-        state = Path(source).stat()
-    except OSError:
-        return None
-    return state.st_mtime_ns, state.st_ino
 
 
 def _models(config: Config) -> set[str]:

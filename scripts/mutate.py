@@ -51,7 +51,7 @@ TESTS = {  # the likeliest to notice first
     "accounting/journal/reading.py": JOURNAL, "accounting/journal/writer.py": JOURNAL, "accounting/journal/segment.py": JOURNAL,
     "accounting/journal/session.py": JOURNAL, "accounting/acquaintance.py": f"tests/ledger/test_learning.py {LEDGER} tests/ledger/test_restarts.py",
     "accounting/escrow.py": "tests/ledger/test_escrow.py tests/test_escrow_http.py", "accounting/growing.py": "tests/ledger/test_grow.py tests/test_slice_http.py",
-    "accounting/renewing.py": "tests/test_stalled.py tests/ledger/test_charging.py", "accounting/verdict.py": "tests/ledger/test_replies.py tests/test_cli_explain.py",
+    "accounting/renewing.py": "tests/ledger/test_renewing.py", "accounting/verdict.py": "tests/ledger/test_replies.py tests/test_cli_explain.py",
     "accounting/lua/reserve.lua": SCRIPTS, "accounting/lua/settle.lua": SCRIPTS, "accounting/lua/extend.lua": SCRIPTS,
     "accounting/lua/grow.lua": f"tests/ledger/test_grow.py {SCRIPTS}", "accounting/lua/generation.lua": SCRIPTS, "accounting/lua/read.lua": SCRIPTS,
     "accounting/lua/adjust.lua": f"tests/test_cli_budgets.py {SCRIPTS}", "accounting/lua/mark.lua": f"{MODEL} tests/test_alerts.py",

@@ -5,7 +5,7 @@ import json
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
@@ -137,6 +137,7 @@ def strict_enough(chunk, where="delta"):
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(CHUNKS, max_size=5))
+@example([{"choices": [{"delta": {"content": {"text": False}}}]}])
 def test_any_chunks_become_openais_or_an_error(chunks):
     translator = exchange().stream()
     out = translator.feed(stream_of(chunks).replace(b"Infinity", b"1e999"))

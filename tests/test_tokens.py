@@ -539,6 +539,26 @@ def test_any_chunk_is_taken(chunk, more):
     assert 0 <= count.tokens() <= count.upper_bound
 
 
+SAID = [
+    {"content": "a few words"}, {"role": "assistant", "content": ""}, {"reasoning_content": "hm"}, {"refusal": "no"},
+    {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": ""}}]},
+    {"tool_calls": [{"index": 1, "function": {"arguments": "{}"}}]}, {"audio": {"data": "A" * 4000}}, {"content": "more", "refusal": "x"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "claude-haiku-4-5"])
+@given(said=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(SAID)), max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_the_marks_around_texts_are_the_same_however_often_they_are_asked_for(model, said):
+    often, once = OutputCount(model), OutputCount(model)
+    for index, delta in said:
+        for count in (often, once):
+            count.feed({"choices": [{"index": index, "delta": delta}]})
+        assert often.upper_bound >= often.bytes
+        assert often.tokens() >= 0
+    assert (often.upper_bound, often.tokens()) == (once.upper_bound, once.tokens())
+
+
 def test_an_endless_answer_is_held_in_bounded_memory():
     count = OutputCount("gpt-4o")
     for _ in range(200):

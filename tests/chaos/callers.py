@@ -40,8 +40,8 @@ class Caller:
             if self._place.url is None:
                 await asyncio.sleep(0.05)
                 continue
-            await self.call(self._place.url)
-            await asyncio.sleep(self._rng.expovariate(4))
+            seen = await self.call(self._place.url)
+            await asyncio.sleep(1 if seen.status in (0, 503) else self._rng.expovariate(4))
 
     async def call(self, url: str) -> Seen:
         rng = self._rng

@@ -28,6 +28,7 @@ server: {drain_seconds: 2}
 timeouts: {connect: 3, first_token: 10, idle: 5, total: 60}
 """
 CLIENTS = 4  # of each sidecar
+OFTEN = {"kill": 4, "stop": 3, "net": 6, "upstream": 4, "store": 2, "freeze": 1}
 
 
 class Place:
@@ -168,17 +169,21 @@ class Mix:
             place.end(gently=True)
         await asyncio.gather(*self._lives)
 
-    async def trouble(self, for_s: float, *, longest_s: float) -> None:
+    async def trouble(self, for_s: float, *, every_s: float, longest_s: float) -> None:
         """Let things go wrong for that time, then let them all be well again."""
         loop, rng = asyncio.get_running_loop(), self.rng
         end_s, began_s = loop.time() + for_s, loop.time()
         ends: list[asyncio.Task[None]] = []
+        deck = [
+            "store",
+            *rng.sample(["kill", "kill", "stop", "net", "upstream"], 5),
+        ]  # of each some, also in a short time
         while loop.time() < end_s:
-            name = rng.choice(("kill", "kill", "stop", "net", "net", "net", "upstream", "store", "freeze"))
+            name = deck.pop() if deck else rng.choices(list(OFTEN), list(OFTEN.values()))[0]
             lasts_s = min(rng.choice((0.2, 1.0, 3.0, 8.0, 35.0)) * rng.uniform(0.5, 1.2), longest_s)
             self.story.append(f"{loop.time() - began_s:7.2f} {name} {lasts_s:.1f} s")
             ends.append(asyncio.create_task(getattr(self, f"_{name}")(lasts_s)))
-            await asyncio.sleep(min(rng.expovariate(0.6), max(0, end_s - loop.time())))
+            await asyncio.sleep(min(rng.expovariate(1 / every_s), max(0, end_s - loop.time())))
         await asyncio.gather(*ends)
 
     async def _kill(self, lasts_s: float) -> None:

@@ -10,28 +10,25 @@ import random
 import pytest
 
 from tests.chaos.callers import Caller, Seen
-from tests.chaos.mix import Mix
+from tests.chaos.mix import OFTEN, Mix
 from tests.chaos.verdict import at_rest, judge
 
 SECONDS = float(os.environ.get("BURSAR_CHAOS_S", "240"))
 SEED = int(os.environ.get("BURSAR_SEED") or random.SystemRandom().randrange(2**32))
 
 
-async def chaos(folder, seed: int, for_s: float, *, longest_s: float) -> None:
+async def chaos(folder, seed: int, for_s: float, *, every_s: float, longest_s: float) -> None:
     print(f"BURSAR_SEED={seed}")
     mix = Mix(folder, seed)
     async with mix.running():
-        await mix.trouble(for_s, longest_s=longest_s)
+        await mix.trouble(for_s, every_s=every_s, longest_s=longest_s)
         await mix.all_serve()
         await mix.enough()
         for place in mix.places:
             await _serves(mix, place)
         found = await at_rest(mix)
         wrong = judge(mix, found)
-        kinds = {
-            name: sum(line.split()[1] == name for line in mix.story)
-            for name in ("kill", "stop", "net", "upstream", "store", "freeze")
-        }
+        kinds = {name: sum(line.split()[1] == name for line in mix.story) for name in OFTEN}
         status = {s: sum(seen.status == s for seen in mix.seen) for s in sorted({seen.status for seen in mix.seen})}
         lives = sum(place.lives for place in mix.places)
         print(
@@ -63,10 +60,10 @@ async def _probe(mix: Mix, place, body: dict):
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 async def test_a_short_chaos_leaves_all_books_in_agreement(tmp_path):
-    await chaos(tmp_path, SEED, 10, longest_s=3)
+    await chaos(tmp_path, SEED, 10, every_s=1.5, longest_s=3)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(SECONDS + 300)
 async def test_a_long_chaos_leaves_all_books_in_agreement(tmp_path):
-    await chaos(tmp_path, SEED, SECONDS, longest_s=60)
+    await chaos(tmp_path, SEED, SECONDS, every_s=4, longest_s=60)

@@ -1,18 +1,19 @@
 """The store's process is another one and does not know it itself: what it keeps names the one before it, whose last writes it may lack."""
 
 import asyncio
+import contextlib
 import time
 
 import pytest
 
 from accounting.hold import LearningError
-from accounting.store.errors import StoreUnavailableError
+from accounting.store.errors import StoreReplyError, StoreUnavailableError
 from accounting.store.scripts import script
 from accounting.store.url import StoreUrl
 from tests.ledger.fake_store import fake_store
 from tests.ledger.houses import ask, spent, store_on, till, tokens
 from tests.ledger.load import Sidecar
-from tests.ledger.servers import Valkey, running
+from tests.ledger.servers import Valkey, running, until
 
 BUDGET = tokens(1000)
 pytestmark = pytest.mark.slow
@@ -24,11 +25,18 @@ def valkey(tmp_path):
         yield server
 
 
-def again(server: Valkey, *, without_bytes: int = 0) -> None:
-    """Kill it, and let it come back without the end of its file."""
+async def again(server: Valkey, *, without_bytes: int = 0) -> None:
+    """Kill it, and let it come back without the end of its file; return when it has read that."""
     server.kill()
     server.lose_tail(without_bytes)
     server.start()
+
+    async def answers() -> bool:
+        with contextlib.suppress(StoreReplyError):
+            return bool(await server.command("PING"))
+        return False
+
+    await until(answers)
 
 
 def file_bytes(server: Valkey) -> int:
@@ -39,7 +47,7 @@ async def test_the_first_call_after_a_restart_is_not_admitted_before_the_store_h
     async with till(valkey.address) as one, till(valkey.address) as other:
         before = file_bytes(valkey)
         await other.ledger.reserve(ask(BUDGET, fixed=900), request_id="1")
-        again(valkey, without_bytes=file_bytes(valkey) - before)
+        await again(valkey, without_bytes=file_bytes(valkey) - before)
         with pytest.raises(LearningError):
             await one.ledger.reserve(ask(BUDGET, fixed=900), request_id="2")
 
@@ -48,7 +56,7 @@ async def test_the_first_heartbeat_after_a_restart_gives_back_what_is_held(valke
     async with till(valkey.address) as one:
         before = file_bytes(valkey)
         hold = await one.ledger.reserve(ask(BUDGET, fixed=900), request_id="1")
-        again(valkey, without_bytes=file_bytes(valkey) - before)
+        await again(valkey, without_bytes=file_bytes(valkey) - before)
         await one.ledger.extend()
         assert not hold.lost
         assert await one.holds(BUDGET) == 1
@@ -58,7 +66,7 @@ async def test_a_store_that_restarts_twice_in_a_second_is_told_twice(valkey):
     async with till(valkey.address) as one:
         await one.ledger.reserve(ask(BUDGET, fixed=900), request_id="1")
         for _ in range(2):
-            again(valkey)
+            await again(valkey)
             await one.ledger.start()
             async with asyncio.timeout(5):
                 while one.ledger.settler.trusted_run_id != one.store.run_id:
@@ -74,7 +82,7 @@ async def test_what_a_dead_session_was_told_is_settled_is_told_again_to_a_store_
     one.ledger.settle(hold, spent(400))
     await one.settled()
     await one.close()
-    again(valkey, without_bytes=file_bytes(valkey) - before)
+    await again(valkey, without_bytes=file_bytes(valkey) - before)
     other = Sidecar(url, tmp_path)
     await other.start()
     try:

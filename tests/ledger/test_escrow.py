@@ -103,6 +103,13 @@ def test_it_pays_for_calls_until_it_is_spent_and_takes_back_what_they_did_not_us
     assert escrows.admit(replace(whole, wanted=size - 800), ["b"], 1.0).granted == size - 800
 
 
+def test_it_pays_for_as_much_output_as_fits_at_its_price():
+    escrows, size = kept(budget_of())
+    call = Ask(draws=(Draw(budget_of(), 100, 3),), wanted=5_000, least=1)
+    assert escrows.admit(call, ["b"], 1.0).granted == (size - 100) // 3
+    assert escrows.admit(replace(call, share_permille=500), ["b"], 1.0).granted == (size - 100) // 3 // 2
+
+
 @pytest.mark.parametrize("cover", [0, 1, 3])
 def test_a_call_that_another_paid_for_gives_it_nothing_back(cover):
     budget = budget_of()
@@ -137,7 +144,9 @@ def test_all_budgets_of_a_call_must_let_it_pass():
     for outage, passes in others.items():
         other = tokens(100, "team:t", outage=outage)
         call = Ask(draws=(Draw(mine, 1, 1), Draw(other, 1, 1)), wanted=10, least=1)
-        assert (escrows.admit(call, ["b", "c"], 1.0) is not None) is passes
+        found = escrows.admit(call, ["b", "c"], 1.0)
+        assert (found is not None) is passes
+        assert found is None or found.covered, "one that pays is enough"
     soft = tokens(1, "team:t", mode="soft")
     assert escrows.admit(Ask(draws=(Draw(soft, 9, 1),), wanted=10), ["c"], 1.0).covered is False
 

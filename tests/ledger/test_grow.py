@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from accounting.periods import Period
 from tests.fault_proxy import Faults, fault_proxy
 from tests.ledger.commands import key
 from tests.ledger.houses import ask, spent, till, tokens
@@ -231,6 +232,17 @@ async def test_a_stream_holds_slice_by_slice_until_the_budget_ends(server, raw):
         assert not await one.ledger.grow(hold, a, 900)
         assert await one.ledger.grow(other, a, 900)
         assert other.granted == 900
+
+
+async def test_growth_knows_what_a_rolling_window_counts(server, raw):
+    budget = tokens(1_000, period=Period(kind="rolling:1h"))
+    async with till(server.address) as one:
+        a = ask(budget, wanted=100, least=100)
+        first, hold = [await one.ledger.reserve(a, request_id="r") for _ in range(2)]
+        one.ledger.settle(first, spent(100))
+        await one.settled()
+        assert await one.ledger.grow(hold, a, 5_000)
+        assert hold.granted == 900
 
 
 async def test_growth_whose_answers_are_lost_leaves_exact_books(server, raw):

@@ -1,5 +1,6 @@
 """One world from one seed: three sidecars, budgets near their limits, calls, and whatever goes wrong."""
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class Scene:
     calls: Calls = field(default_factory=Calls)
     events: int = 0
     story: list[str] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)  # of the callers
 
     def __post_init__(self) -> None:
         self.rng = rng = random.Random(self.seed)
@@ -56,6 +58,7 @@ class Scene:
             return
         self.events += 1 + len(plan.pieces)
         task = sidecar.spawn(self.calls.make(plan, sidecar))
+        self.tasks.append(task)
         leaves_s = {"leaves": sum(s for s, _ in plan.pieces) * 0.7, "early": self.rng.uniform(0, 0.002)}.get(plan.ends)
         if leaves_s is not None:
             loop = sidecar.loop

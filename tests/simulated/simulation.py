@@ -5,8 +5,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from tests.simulated.peace import rest
 from tests.simulated.scenario import KINDS, Scene, live
-from tests.simulated.verdict import Verdict, rest
+from tests.simulated.verdict import Verdict
 
 _MEMORY = Path("/dev/shm")
 

@@ -20,6 +20,8 @@ from accounting.store.store import Store
 from tests.simulated.scenario import KINDS
 from tests.simulated.simulation import simulate
 
+pytestmark = pytest.mark.timeout(300)  # seconds of work, but of a machine that may have other work
+
 SEEDS = int(os.environ.get("BURSAR_SEEDS", "10000"))
 ONE = os.environ.get("BURSAR_SEED")
 
