@@ -22,18 +22,37 @@ def loads_exact(text: str | bytes) -> Any:
 
 
 def dumps_exact(value: Any) -> bytes:
-    """Write JSON in the same bytes each time. Raises InvalidRequestError for what is nested too deeply."""
+    """Write JSON in the same bytes each time; NaN and infinity as null. Raises InvalidRequestError for what is nested too deeply."""
     try:
         return orjson.dumps(value)
     except TypeError:  # an integer beyond 64 bits, half of a surrogate pair, or nesting beyond orjson's 254
         pass
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return text.encode()
+        return _dumps(value)
+    except ValueError:
+        pass
+    except RecursionError as error:
+        raise InvalidRequestError(_UNWRITABLE) from error
+    try:
+        return _dumps(_with_null(value))
+    except (RecursionError, ValueError) as error:
+        raise InvalidRequestError(_UNWRITABLE) from error
+
+
+def _dumps(value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-    except (RecursionError, ValueError) as error:
-        raise InvalidRequestError("The request holds a value that cannot be written as JSON.") from error
+
+
+def _with_null(value: Any) -> Any:
+    """Return the value with null in place of each number that JSON does not have, as orjson writes them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _with_null(inner) for key, inner in value.items()}
+    return [_with_null(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -45,3 +64,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError("a number beyond a float's range")
     return number
+
+
+_UNWRITABLE = "The request holds a value that cannot be written as JSON."

@@ -256,8 +256,9 @@ class Sidecar:
         for task in self._background:
             task.cancel()
         self.ledger.give_up_escrows()
+        left = await self.supervisor.drain(5.0)  # some of them settle calls
         await self.ledger.settler.heard()
-        left = await self.supervisor.drain(5.0)
+        left += await self.supervisor.drain(1.0)  # what was not answered is sent again
         if left:
             _log.warning("%d background tasks did not end in time", left)
 

@@ -442,3 +442,9 @@ def test_a_value_that_would_push_out_much_else_is_not_kept():
     memory = Memory(bytes_max=800)
     memory.remember("a", "x" * 200)
     assert memory.recall("a") is None
+
+
+def test_numbers_that_json_does_not_have_are_null_beside_integers_of_any_size():
+    value = {"a": [float("inf"), float("nan"), 2**70, {"b": -float("inf")}], "c": 1.5}
+    assert dumps_exact(value) == b'{"a":[null,null,%d,{"b":null}],"c":1.5}' % 2**70
+    assert dumps_exact({"a": float("inf")}) == b'{"a":null}', "as where all numbers are small"

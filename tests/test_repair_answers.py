@@ -178,7 +178,8 @@ def test_an_answer_that_looks_plain_has_nothing_to_mend(changes):
     for place, value, gone in changes:
         holder = body
         for key in place[:-1]:
-            holder = holder[key] if isinstance(holder, list) else holder.get(key) if isinstance(holder, dict) else None
+            whole = isinstance(holder, list) and len(holder) > 0
+            holder = holder[key] if whole else holder.get(key) if isinstance(holder, dict) else None
         if isinstance(holder, dict):
             holder.pop(place[-1], None) if gone else holder.update({place[-1]: value})
     if isinstance(body.get("choices"), list) and is_plain(body):

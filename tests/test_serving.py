@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.edge import EdgeServer, let_stall
+from proxy.edge import EdgeServer
 from proxy.errors import ClientError
 from proxy.serving.heads import header_lines, http_date
 from proxy.serving.request import UNREAD_BYTES_MAX
@@ -502,7 +502,7 @@ async def test_the_connection_that_has_waited_longest_makes_room_not_the_oldest(
 
 async def test_an_answer_that_nobody_reads_is_cut_after_the_limit_of_its_own_call():
     async def handler(request):
-        let_stall(request, 0.2)
+        request.protocol.stall_s = 0.2
         return Response(body=bytes(20 * 2**20))
 
     async with served(handler, header_s=0.4, stall_s=60) as peer:

@@ -13,7 +13,7 @@ from asyncio import events
 from collections.abc import Callable
 from typing import Any
 
-_TICK_S = 1e-6  # timers this close are due: sums of fractions
+_TICK_S = 1e-8  # time goes this far beyond a timer: whoever it wakes must see that its moment has come
 
 
 class World:
@@ -45,7 +45,7 @@ class World:
             next_s = plans[0][0] if plans else until_s + 1
             for loop in loops:
                 if not loop.stalled:
-                    next_s = min(next_s, loop.next_s)
+                    next_s = min(next_s, loop.next_s + _TICK_S)
             if next_s > until_s:
                 self.now_s = until_s
                 return
@@ -91,7 +91,7 @@ class Loop(asyncio.BaseEventLoop):
         self.failures: list[dict[str, Any]] = []
         self._connect = connect
         self._selector = _Nothing()
-        self._clock_resolution = _TICK_S
+        self._clock_resolution = 0.0
         self.set_exception_handler(lambda _loop, context: self.failures.append(context))
         world.loops.append(self)
 
@@ -100,7 +100,7 @@ class Loop(asyncio.BaseEventLoop):
         """Whether there is something to do now."""
         if self._ready:
             return True
-        return bool(self._scheduled) and self._scheduled[0]._when < self.time() + _TICK_S
+        return bool(self._scheduled) and self._scheduled[0]._when < self.time()
 
     @property
     def next_s(self) -> float:

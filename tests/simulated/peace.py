@@ -110,9 +110,15 @@ def _truth(scene: Scene, verdict: Verdict) -> list[str]:
             wrong.append(f"I3: {place} says {found}, and the truth is {used[place]}")
         for limit in [b.limit for b in scene.budgets if b.id == place[0] and b.binds]:
             more = verdict.excused[place[0]] + (c.over if c else 0)
-            if used[place] > limit + more and not scene.server.unlearnt_s:
+            if used[place] > limit + more and not scene.server.unlearnt_s and not _lapsed_and_lost(scene):
                 wrong.append(f"P1: {used[place]} of {limit} of {place} were used, and only {more} more are excused")
     return wrong
+
+
+def _lapsed_and_lost(scene: Scene) -> bool:
+    """Whether a hold may have lapsed, its room gone to another, and it then been taken back by a store that had lost writes."""
+    lapsed = scene.server.jumped_s or any(s.impaired_s(0, scene.world.now_s) >= 20 for s in scene.sidecars)
+    return bool(scene.server.lost_s and lapsed)
 
 
 def _fair(call: Call, records: list[dict[str, Any]]) -> list[str]:
