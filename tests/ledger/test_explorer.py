@@ -14,9 +14,19 @@ THREE = (Call(0, 1, 2, 2), Call(1, 1, 2, 1), Call(0, 2, 1, 1))
 
 EXHAUSTED = [
     pytest.param(TWO[:1], Bounds(), 19_117, id="one call and everything"),
-    pytest.param(TWO, Bounds(rollbacks=0, sends=1), 111_665, id="two sidecars", marks=pytest.mark.slow),
     pytest.param(
-        SAME, Bounds(lapses=0, crashes=0, sends=1, doubles=False), 137_027, id="a rollback", marks=pytest.mark.slow
+        TWO,
+        Bounds(rollbacks=0, sends=1),
+        111_665,
+        id="two sidecars",
+        marks=[pytest.mark.slow, pytest.mark.timeout(180)],
+    ),
+    pytest.param(
+        SAME,
+        Bounds(lapses=0, crashes=0, sends=1, doubles=False),
+        137_027,
+        id="a rollback",
+        marks=[pytest.mark.slow, pytest.mark.timeout(180)],
     ),
     pytest.param(
         TWO,
