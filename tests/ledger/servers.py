@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from accounting.store.embedded import _die_with_parent, find_server
+from accounting.store.errors import StoreReplyError
 from accounting.store.resp import Address, connect
 
 KEEPING = {
@@ -198,6 +199,17 @@ async def until(condition: Any, timeout_s: float = 30) -> None:
     async with asyncio.timeout(timeout_s):
         while not await condition():
             await asyncio.sleep(0.05)
+
+
+async def awake(server: Valkey) -> None:
+    """Wait until a server that was started again has read its file."""
+
+    async def answers() -> bool:
+        with contextlib.suppress(StoreReplyError):
+            return bool(await server.command("PING"))
+        return False
+
+    await until(answers)
 
 
 def free_port() -> int:

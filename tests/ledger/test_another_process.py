@@ -1,19 +1,18 @@
 """The store's process is another one and does not know it itself: what it keeps names the one before it, whose last writes it may lack."""
 
 import asyncio
-import contextlib
 import time
 
 import pytest
 
 from accounting.hold import LearningError
-from accounting.store.errors import StoreReplyError, StoreUnavailableError
+from accounting.store.errors import StoreUnavailableError
 from accounting.store.scripts import script
 from accounting.store.url import StoreUrl
 from tests.ledger.fake_store import fake_store
 from tests.ledger.houses import ask, spent, store_on, till, tokens
 from tests.ledger.load import Sidecar
-from tests.ledger.servers import Valkey, running, until
+from tests.ledger.servers import Valkey, awake, running
 
 BUDGET = tokens(1000)
 pytestmark = pytest.mark.slow
@@ -30,13 +29,7 @@ async def again(server: Valkey, *, without_bytes: int = 0) -> None:
     server.kill()
     server.lose_tail(without_bytes)
     server.start()
-
-    async def answers() -> bool:
-        with contextlib.suppress(StoreReplyError):
-            return bool(await server.command("PING"))
-        return False
-
-    await until(answers)
+    await awake(server)
 
 
 def file_bytes(server: Valkey) -> int:

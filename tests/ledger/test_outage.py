@@ -7,6 +7,7 @@ import pytest
 
 from accounting.budgets import Budget
 from accounting.hold import RefusedError
+from accounting.settlement import settlement
 from accounting.store.errors import StoreError, StoreUnavailableError
 from tests.fault_proxy import Faults, fault_proxy
 from tests.ledger.houses import TOTAL, ask, spent, till, tokens
@@ -254,6 +255,21 @@ async def test_a_hold_that_lost_writes_bring_back_is_released_again(server, raw,
                 await asyncio.sleep(0.005)
         assert await one.holds(budget) == 0
         assert (await one.counters(budget)).get("held", 0) == 0
+
+
+async def test_who_says_that_all_is_told_has_told_what_waits_for_its_next_try(server, raw):
+    budget = tokens(100)
+    async with till(server.address) as one:
+        hold = await one.ledger.reserve(ask(budget, wanted=60, least=60), request_id="r")
+        del one.ledger.open[hold.seq]
+        one.ledger.settler.pending[hold.seq] = settlement(hold, spent(7))  # its task sleeps for up to 2 s
+        await raw.call("HSET", one.store.key("g"), "gen", "another", deadline_s=5)
+        await one.ledger.extend()
+        async with asyncio.timeout(5):
+            while one.ledger.settler.trusted_run_id != one.store.run_id:
+                await asyncio.sleep(0.005)
+        counters = await one.counters(budget)
+        assert (counters["used"], counters["held"]) == (7, 0)
 
 
 async def dumped(raw):

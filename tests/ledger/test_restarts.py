@@ -11,7 +11,7 @@ from accounting.store.url import StoreUrl
 from tests.fault_proxy import Faults, fault_proxy
 from tests.ledger.houses import ask, spent, tokens
 from tests.ledger.load import LARGE, WORST, Load, hurry, met, seed, sidecars
-from tests.ledger.servers import Valkey, running
+from tests.ledger.servers import Valkey, awake, running
 
 SMALL = 200 * WORST
 __all__ = ["seed"]
@@ -70,8 +70,9 @@ async def test_what_a_power_cut_takes_from_the_file_is_given_back(tmp_path, monk
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("who", ["whoever asked", "whoever finds its journal"])
 async def test_what_a_call_asked_for_in_vain_is_taken_back_again_if_the_store_forgets_that_it_was(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, who
 ):
     """The file of a busy disk ends between a reserve whose answer came too late and the word that it is not wanted any more."""
     hurry(monkeypatch)
@@ -89,12 +90,21 @@ async def test_what_a_call_asked_for_in_vain_is_taken_back_again_if_the_store_fo
                 proxy.reset_all()
                 await one.settled()
                 assert await server.command("HGET", key, "held") == b"1"
+                proxy.faults = Faults(refuse=True)
                 server.kill()
                 server.lose_tail(server.kept_bytes() - kept_bytes)
                 server.start()
+                await awake(server)
                 assert await server.command("HGET", key, "held") == str(WORST + 1).encode(), "the test bites"
-                await met(one)
-                await one.settled()
+                await proxy.heal()
+                if who == "whoever asked":
+                    await met(one)
+                    await one.settled()
+            if who != "whoever asked":
+                async with sidecars(StoreUrl(kind="single", addresses=(server.address,)), tmp_path, 1) as (other,):
+                    await other.recovery.once()
+                    assert await server.command("HGET", key, "held") == b"0", "the call that was open is over, too"
+            else:
                 assert await server.command("HGET", key, "held") == b"1"
 
 
