@@ -13,6 +13,7 @@ from accounting.ask import Ask, Draw
 from accounting.budgets import Budget
 from accounting.hold import Hold
 
+ESCROW_ID = "escrow"  # in the place of a request's id: no call is behind it
 PART = 50  # of the limit: 2 %
 TOKENS_MAX = 20_000
 ACTIVE_S = 600.0

@@ -7,17 +7,16 @@ a caller's next call through the same sidecar sees it.
 
 import asyncio
 import contextlib
-import logging
 import os
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from accounting.acquaintance import Acquaintance
 from accounting.ask import Ask
-from accounting.escrow import Escrows
+from accounting.escrow import ESCROW_ID, Escrows
 from accounting.growing import grow_arguments, grown
+from accounting.heartbeat import beat
 from accounting.hold import BudgetRefusedError, Hold, LearningError, RefusedError
 from accounting.lease import lease_until_s
 from accounting.noting import Journal, NoJournal
@@ -44,7 +43,6 @@ EXTEND_HOLDS_MAX = 50
 EXTEND_S = 2.0
 _TRIES_MAX = 4
 _WHATEVER_WAS_HELD = -1
-_log = logging.getLogger("bursar")
 
 
 class Ledger:
@@ -69,7 +67,9 @@ class Ledger:
         self.escrows = Escrows()
         self._supervisor, self._journal = supervisor, journal or NoJournal()
         self.settler = Settler(store, self.sid, supervisor, self._journal.acknowledged)
-        self._known = Acquaintance(store, self.settler, supervisor, self._give_back, embedded=embedded)
+        self._known = Acquaintance(
+            store, self.settler, supervisor, self._give_back, sid=self.sid, ttl_ms=TTL_MS, embedded=embedded
+        )
         self._seq = 0
         self._windows = Windows(store.key)
         self._own_keys = own_keys(store.key, self.sid)
@@ -154,16 +154,7 @@ class Ledger:
 
     async def heartbeat(self) -> None:
         """Extend all open holds, for ever. Run it in a supervised task."""
-        wait_s = random.uniform(0, HEARTBEAT_S)  # noqa: S311 - sidecars that start together must not beat together
-        while True:
-            await asyncio.sleep(wait_s)
-            wait_s = HEARTBEAT_S  # never more: a store that lost writes waits for us only a little longer than that
-            try:
-                await self.extend()
-                await self.keep_escrows()
-            except StoreError as error:
-                wait_s = HEARTBEAT_S / 10
-                _log.debug("heartbeat failed: %s", error)
+        await beat(lambda: HEARTBEAT_S, self.store.lost, lambda: bool(self.open), self._beat)
 
     async def extend(self, only: Sequence[Hold] | None = None) -> None:
         """Give open holds (or `only` some) another lease; mark those that the store no longer has. Raises StoreError.
@@ -212,7 +203,7 @@ class Ledger:
             self._seq += 1
             seq, began_s, tried = self._seq, loop.time(), list[Counted]()
             try:
-                hold = await self._reserved(seq, ask, "escrow", tried, began_s + self.store.deadline_s)
+                hold = await self._reserved(seq, ask, ESCROW_ID, tried, began_s + self.store.deadline_s)
             except RefusedError:
                 continue
             except StoreError:
@@ -274,18 +265,25 @@ class Ledger:
         rows = tuple(
             (one.counters_key, one.holds_key, "used", _WHATEVER_WAS_HELD, 0, 0) for one in tried
         )  # none, where it was never asked
-        self.settler.send(Settlement(seq=seq, rows=rows, spent=Spent()))
+        tombstone = Settlement(seq=seq, rows=rows, spent=Spent())
+        if rows:  # who finds our journal must tell a store that lost this, but not the reserve
+            self._journal.settled(tombstone.dump())
+        self.settler.send(tombstone)
 
     async def _meet(self, timeout_s: float) -> None:
         now_ms = await self._known.meet(timeout_s)
         self._offset_ms = now_ms - asyncio.get_running_loop().time() * 1000
 
+    async def _beat(self) -> None:
+        await self.extend()
+        await self.keep_escrows()
+
     async def _give_back(self) -> None:
         """Tell the store what it may have lost: first what is held, since that expires."""
         await self.extend()
-        await self.settler.again()
         if self.recover is not None:
             await self.recover()
+        await self.settler.again()
 
     async def _extend(self, holds: Sequence[Hold]) -> None:
         began_s = asyncio.get_running_loop().time()
@@ -305,7 +303,8 @@ class Ledger:
             return
         if int(reply[2]):
             self._known.learns(int(reply[2]), int(reply[1]))
-        lost = {int(seq) for seq in reply[3:]}
+        lost = {int(seq) for seq in reply[4:]}
+        self._known.arrivals = int(reply[3])
         for hold in holds:
             hold.lost = hold.seq in lost
             if not hold.lost:

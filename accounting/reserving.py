@@ -5,7 +5,7 @@ from typing import Any
 
 from accounting.ask import Ask, Draw
 from accounting.budgets import Budget
-from accounting.escrow import Allowance
+from accounting.escrow import ESCROW_ID, Allowance
 from accounting.hold import (
     BudgetRefusedError,
     ConfigChangedError,
@@ -87,11 +87,11 @@ def own_keys(key: Key, sid: str) -> tuple[str, str, str, str]:
 def extend_arguments(
     holds: Sequence[Hold], key: Key, sid: str, ttl_ms: int
 ) -> tuple[list[str], list[str | bytes | int]]:
-    """Return KEYS, and ARGV without the run id, of `extend.lua`."""
+    """Return KEYS, and ARGV without the run id, of `extend.lua`. Of an escrow the store alone knows how much is left."""
     keys = [key("g"), key("s", sid), key("sess")]
     args: list[str | bytes | int] = [sid, ttl_ms, len(holds)]
     for hold in holds:
-        args += (hold.seq, hold.granted, len(hold.rows))
+        args += (hold.seq, 0 if hold.request_id == ESCROW_ID else hold.granted, len(hold.rows))
         for row in hold.rows:
             keys += (row.counters_key, row.holds_key)
             args += (row.amount, row.expiry_ms)

@@ -8,8 +8,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,6 +22,7 @@ RETRY_S_MAX = 2.0
 DEADLINE_S = 2.0
 RELEASED_MAX = 2000
 RELEASED_S = 35.0  # a lease, and what a release may take to arrive
+AT_ONCE = 32
 _Told: TypeAlias = Callable[[list[int]], None]
 _log = logging.getLogger("bursar")
 
@@ -74,6 +74,31 @@ class Settler:
             self._all_heard = self._all_heard or asyncio.get_running_loop().create_future()
             await asyncio.wait({self._all_heard}, timeout=2 * DEADLINE_S)
 
+    async def unknown(self, seqs: Sequence[int], sid: str) -> set[int]:
+        """Return which of a session's calls the store does not know to be over. Raises StoreError."""
+        marks = await self._store.call(
+            "HMGET", self._store.key("s", sid), "low", *(f"d:{seq}" for seq in seqs), deadline_s=DEADLINE_S
+        )
+        low = int(marks[0] or 0)
+        return {seq for seq, mark in zip(seqs, marks[1:], strict=True) if mark is None and seq > low}
+
+    async def again(self) -> None:
+        """Deliver once, now, what waits for its next try, and of what was released in the time of a lease what the store does not know to be over.
+
+        Releases are in the journal only if their call is: not those of escrows, of calls that it could not write down, and none
+        where there is no journal. A store that lost one would hold it until the lease ends.
+        Raises StoreError, but not for what the store rejects.
+        """
+        since_s = asyncio.get_running_loop().time() - RELEASED_S
+        over = {item.seq: item for at_s, item in self._released if at_s >= since_s and item.seq not in self.pending}
+        unknown = await self.unknown(list(over), self._sid) if over else set()
+        items = [*self.pending.values(), *(over[seq] for seq in over if seq in unknown)]
+        for start in range(0, len(items), AT_ONCE):
+            some = items[start : start + AT_ONCE]
+            for reply in await asyncio.gather(*(self.deliver(item) for item in some), return_exceptions=True):
+                if isinstance(reply, BaseException) and not isinstance(reply, StoreReplyError):
+                    raise reply
+
     def terminal(self, seq: int) -> None:
         """Note that a seq can never hold anything (again)."""
         self._known.add(seq)
@@ -88,14 +113,6 @@ class Settler:
             script("settle"), keys, args, deadline_s=DEADLINE_S, only_run_id=only_run_id
         )
         return reply
-
-    async def again(self) -> None:
-        """Release again what was released in the time of a lease: a store that lost that holds it until the lease ends. Raises StoreError."""
-        since_s = asyncio.get_running_loop().time() - RELEASED_S
-        for released_s, item in list(self._released):
-            if released_s >= since_s:
-                with suppress(StoreReplyError):
-                    await self.deliver(item)
 
     def _command(self, item: Settlement, sid: str | None) -> tuple[list[str], list[str | bytes | int], str | None]:
         """Return KEYS, ARGV and the only process that may get them (None: any)."""

@@ -12,7 +12,7 @@ import pytest
 from accounting.ask import Ask, Draw
 from accounting.hold import BudgetRefusedError
 from accounting.journal.format import ADMITTED, decode
-from accounting.ledger import Ledger
+from accounting.ledger import TTL_MS, Ledger
 from accounting.supervisor import Supervisor
 from proxy.building import file_budgets
 from proxy.config.load import load_text
@@ -85,10 +85,19 @@ class Scene:
             "ZCOUNT", self.store.key("x", self.budget.id, "total"), int(seconds) * 1000 + int(micro) // 1000, "+inf"
         )
 
-    async def take(self, amount):
+    async def passed(self, ms):
+        """Wait until so much time has passed on the store's clock; the other ledger keeps what it holds."""
+        seconds, _ = await self.store.call("TIME")
+        until_s = int(seconds) + ms // 1000 + 1
+        async with asyncio.timeout(ms / 1000 + 15):
+            while int((await self.store.call("TIME"))[0]) < until_s:
+                await self.ledger.extend()
+                await asyncio.sleep(0.2)
+
+    async def take(self, amount, within_s=15):
         """Hold room as another sidecar would; wait until it is free."""
         ask = Ask(draws=(Draw(self.budget, amount, 0),), wanted=1, least=1)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(within_s):
             while True:
                 try:
                     return await self.ledger.reserve(ask, request_id="other")
@@ -112,11 +121,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def stalled(server, tmp_path, mode="hard"):
+async def stalled(server, tmp_path, mode="hard", seam=SEAM, more=""):
     (tmp_path / "seam").mkdir()
-    (tmp_path / "seam" / "sitecustomize.py").write_text(SEAM)
+    (tmp_path / "seam" / "sitecustomize.py").write_text(seam)
     async with provider(tmp_path / "invoice") as fake_url:
-        text = config_text(server, tmp_path / "data", fake_url, more=BUDGET.replace("MODE", mode))
+        text = config_text(server, tmp_path / "data", fake_url, more=BUDGET.replace("MODE", mode) + more)
         (config_file := tmp_path / "bursar.yaml").write_text(text)
         (budget,) = file_budgets(load_text(text, "test.yaml", {}).config.budgets)
         store, supervisor = store_of(server, text), Supervisor()
@@ -192,3 +201,31 @@ async def test_a_soft_budget_ends_nothing(tmp_path, store):
         scene.running.signal(signal.SIGCONT)
         await asyncio.wait_for(scene.stream, 30)
         assert (scene.client.tokens, scene.client.finish) == (LENGTH, "stop")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("taken", [True, False], ids=["its room is taken", "its room is free"])
+async def test_a_stop_of_two_real_leases_costs_nothing_beyond_the_limit(tmp_path, store, taken):
+    """B3 as it is: a lease of 30 s, heartbeats of 5 s, and a process that stands still for a minute.
+
+    Which is how long a provider may be silent, too: without more patience than that, the stream ends as if it had been.
+    """
+    async with stalled(store, tmp_path, seam="", more="timeouts: {idle: 180}\n") as scene:
+        before, other = scene.client.tokens, None
+        if taken:
+            other = await scene.take(ASKED, within_s=45)
+        await scene.passed(2 * TTL_MS - (TTL_MS if taken else 0))
+        scene.running.signal(signal.SIGCONT)
+        await asyncio.wait_for(scene.stream, 30)
+        record, used, held = await scene.judged()
+        assert record["output"] == used
+        if taken:
+            assert scene.client.tokens == before, "nothing was written after the lease"
+            assert before <= used <= before + 256, "what had been taken up until then is charged, late"
+            assert (scene.client.finish, scene.client.done, record["outcome"], held) == ("length", True, "cut", ASKED)
+            assert used + held <= LIMIT
+            scene.ledger.release(other)
+        else:
+            assert scene.client.tokens == used
+            assert (used, scene.client.finish, record["outcome"], held) == (LENGTH, "stop", "ok", 0)

@@ -7,12 +7,12 @@ counted twice.)
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from accounting.journal.aftermath import crashed
-from accounting.journal.format import ACKNOWLEDGED, SETTLED, encode, encode_seq, header
+from accounting.journal.format import ACKNOWLEDGED, SETTLED, Record, encode, encode_seq, header, seq_of
 from accounting.journal.reading import load_note, load_settlement, read_story, settled_in
 from accounting.journal.segment import Disk, Segment
 from accounting.journal.session import Session
@@ -78,10 +78,11 @@ class Recovery:
     async def replay(self) -> None:
         """Deliver again what was settled in the last ten minutes, by us and by the dead. Raises StoreError.
 
-        The store that we had told may have lost it; where it has not, nothing changes.
+        The store that we had told may have lost it; where it has not, nothing changes. What it has kept it is not told at length,
+        since others wait for the end of this.
         """
         for payloads in self._journal.recent():
-            await self._deliver(payloads, self._journal.sid)
+            await self._deliver_unknown(payloads, self._journal.sid)
         for dead in list(self._dead):
             if dead.done:  # of others all is still to come
                 await self._tell_again(dead.session)
@@ -119,7 +120,17 @@ class Recovery:
     async def _tell_again(self, session: Session) -> None:
         for path in session.files():
             for payloads in settled_in(path, 0):
-                await self._deliver(payloads, session.sid)
+                await self._deliver_unknown(payloads, session.sid)
+
+    async def _deliver_unknown(self, payloads: Sequence[bytes], sid: str) -> None:
+        by_seq: dict[int, bytes] = {}
+        for payload in payloads:
+            try:
+                by_seq[seq_of(Record(SETTLED, payload))] = payload
+            except ValueError:
+                _log.error("a settlement in the journal cannot be read")
+        unknown = await self._settler.unknown(list(by_seq), sid) if by_seq else set()
+        await self._deliver((by_seq[seq] for seq in by_seq if seq in unknown), sid)
 
     async def _deliver(self, payloads: Iterable[bytes], sid: str) -> int:
         items = [item for payload in payloads if (item := load_settlement(payload)) is not None]

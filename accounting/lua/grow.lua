@@ -78,7 +78,7 @@ for _, d in ipairs(D) do
   local amount = math.max(d.fixed + d.per * granted, tonumber(d.was))
   if not d.binds then amount = math.min(amount, math.max(tonumber(d.was), MAX - d.used - d.others)) end
   if granted == before then amount = tonumber(d.was) end
-  call('ZADD', d.x, now + ttl, member .. str(amount))  -- first: a set that is empty for a moment loses its expiry
+  call('ZADD', d.x, now + ttl, member .. str(amount))  -- first, lest the key end and lose its time
   if str(amount) ~= d.was then call('ZREM', d.x, member .. d.was) end
   if amount > tonumber(d.was) then call('HINCRBY', d.b, 'held', str(amount - tonumber(d.was))) end
   hold = hold .. '|' .. str(amount)

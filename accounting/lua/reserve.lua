@@ -14,15 +14,15 @@
 --          CONFIG now version | GEN now | LEARN now until_ms | CLOCK now draw | TERMINAL now
 -- Asked again for a seq that holds already, it changes nothing and returns what that call was granted.
 local DRAW, RATE, HEAD, KEPT_MS, MAX, JUMP_MS = 10, 4, 10, 45 * 86400000, 9007199254740991, 600000
-local call = redis.call
+local call, find, format, tonumber = redis.call, string.find, string.format, tonumber  -- a global is looked up at each use
 
 local function int(i)
   local s = ARGV[i]
-  local n = s and #s <= 16 and string.find(s, '^%d+$') and tonumber(s)
+  local n = s and #s <= 16 and find(s, '^%d+$') and tonumber(s)
   if not n or n > MAX then error('BURSAR argument ' .. i .. ' is not an amount') end
   return n
 end
-local function str(n) return string.format('%.0f', n) end
+local function str(n) return format('%.0f', n) end
 
 local seq, ttl, wanted, least, share, draws, rates = ARGV[4], int(5), int(6), int(7), int(8), int(9), int(10)
 int(4)
@@ -94,7 +94,7 @@ for i, d in ipairs(D) do
     end
   else
     local c = call('HMGET', d.b, 'used', 'held')
-    d.field, d.used, d.held = 'used', tonumber(c[1] or '0'), tonumber(c[2] or '0')
+    d.field, d.used, d.held, d.fresh = 'used', tonumber(c[1] or '0'), tonumber(c[2] or '0'), not c[2]
   end
   d.dead = call('ZRANGEBYSCORE', d.x, '-inf', now, 'LIMIT', 0, 1)
 end
@@ -183,19 +183,24 @@ for i, d in ipairs(D) do
   call('HINCRBY', d.b, 'held', str(amount))
   hold = hold .. '|' .. str(amount)
   local kept = d.to > 0 and d.to + KEPT_MS or now + 120 * d.bucket + KEPT_MS
-  if d.to > 0 or d.bucket > 0 then
-    call('PEXPIREAT', d.b, str(kept))
-    call('PEXPIREAT', d.x, str(kept))
-  end
-  for _, v in ipairs({ d.field, d.limit, d.used, d.held + amount, amount }) do reply[#reply + 1] = v end
+  -- Each write is one more in the file and for the replicas. What was held on until now has its end already.
+  if d.bucket > 0 or (d.to > 0 and d.fresh) then call('PEXPIREAT', d.b, str(kept)) end
+  if d.bucket > 0 or (d.to > 0 and d.held == 0) then call('PEXPIREAT', d.x, str(kept)) end
+  local n = #reply
+  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = d.field, d.limit, d.used, d.held + amount, amount
 end
 for _, r in ipairs(R) do
   call('SET', r.key, string.format('%.3f', r.next), 'PX', math.ceil(r.next - now) + 1000)
   for _, v in ipairs({ r.limit, math.max(0, math.floor((r.window - (r.next - now)) / r.each)), math.ceil(r.next - now) }) do reply[#reply + 1] = v end
 end
 call('HSET', KEYS[2], 'h:' .. seq, hold)
-call('PEXPIRE', KEYS[2], 14 * 86400000)
-if not s[1] then call('HSETNX', KEYS[2], 'low', '0') end
-if not session then call('ZADD', KEYS[4], now, ARGV[3]) end
+if not s[1] then  -- else a heartbeat does it
+  call('HSETNX', KEYS[2], 'low', '0')
+  call('PEXPIRE', KEYS[2], 14 * 86400000)
+end
+if not session or tonumber(session) < now - ttl / 3 then  -- see generation.lua
+  call('ZADD', KEYS[4], now, ARGV[3])
+  if not session or tonumber(session) < now - ttl * 4 / 3 then call('HINCRBY', KEYS[1], 'born', 1) end
+end
 if now > clk + 50 then call('HSET', KEYS[1], 'clk', str(now)) end
 return reply

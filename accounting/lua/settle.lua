@@ -10,15 +10,15 @@
 --       for each draw 4 values: field, held amount (-1: whatever was held; 500@12: it was not
 --         held for this call, but taken from what seq 12 of the same session holds, which shrinks by the actual amount), actual amount, expiry of the counters in ms (0: never).
 -- Returns  OK, then for each draw: used (in a rolling window: of all its buckets), held | DUP | MISMATCH
-local call = redis.call
+local call, find, format, tonumber = redis.call, string.find, string.format, tonumber  -- a global is looked up at each use
 local HEAD, DRAW, MAX = 14, 4, 9007199254740991
 local function int(i)
   local s = ARGV[i]
-  local n = s and #s <= 16 and string.find(s, '^%d+$') and tonumber(s)
+  local n = s and #s <= 16 and find(s, '^%d+$') and tonumber(s)
   if not n or n > MAX then error('BURSAR argument ' .. i .. ' is not an amount') end
   return n
 end
-local function str(n) return string.format('%.0f', n) end
+local function str(n) return format('%.0f', n) end
 
 local seq, ack, draws = int(2), int(3), int(13)
 for _, i in ipairs({ 6, 9, 10, 11, 12 }) do int(i) end
@@ -43,12 +43,13 @@ for i = 1, draws do
   end
   local member = ARGV[1] .. '.' .. ARGV[2] .. '|'
   -- What we were told was held, or what this script's own notes say: a hold may have grown without its owner's knowledge.
-  for _, amount in ipairs({ ARGV[a + 2], amounts[i + 1] or ARGV[a + 2] }) do
-    if amount ~= '-1' and call('ZSCORE', d.x, member .. amount) then d.hold, d.member = amount, member .. amount end
-  end
+  local known = amounts[i + 1]
+  if ARGV[a + 2] ~= '-1' and call('ZSCORE', d.x, member .. ARGV[a + 2]) then d.hold = ARGV[a + 2] end
+  if known and known ~= ARGV[a + 2] and call('ZSCORE', d.x, member .. known) then d.hold = known end
+  d.member = d.hold and member .. d.hold
   d.bound = tonumber(d.hold or taken or (ARGV[a + 2] ~= '-1' and ARGV[a + 2]) or '0')
-  local c = call('HMGET', d.b, d.field, 'held')
-  d.used, d.held = tonumber(c[1] or '0'), tonumber(c[2] or '0')
+  local c = call('HMGET', d.b, d.field, 'held', 'n')
+  d.used, d.held, d.n, d.fresh = tonumber(c[1] or '0'), tonumber(c[2] or '0'), tonumber(c[3] or '0'), not (c[1] or c[2])
   D[i] = d
 end
 if told then
@@ -78,21 +79,26 @@ for i, d in ipairs(D) do
   local add = math.min(d.actual, math.max(0, MAX - d.used))  -- a counter that is full stays full
   if d.member then
     call('ZREM', d.x, d.member)
-    if d.hold ~= '0' then d.held = call('HINCRBY', d.b, 'held', '-' .. d.hold) end
+    d.held = d.held - tonumber(d.hold)
   elseif d.score then
     local less = math.min(add, tonumber(d.rest))
     local rest = str(tonumber(d.rest) - less)
-    call('ZADD', d.x, d.score, ARGV[1] .. '.' .. d.from .. '|' .. rest)  -- first: a set that is empty for a moment loses its expiry
+    call('ZADD', d.x, d.score, ARGV[1] .. '.' .. d.from .. '|' .. rest)  -- first, lest the key end and lose its time
     if less > 0 then call('ZREM', d.x, d.cover) end
     call('HSET', KEYS[1], 'h:' .. d.from, rest .. '|' .. rest)
-    if less > 0 then d.held = call('HINCRBY', d.b, 'held', str(-less)) end
+    d.held = d.held - less
   elseif add > 0 then
     call('HINCRBY', d.b, 'late', str(add))
   end
-  if add > 0 then d.used = call('HINCRBY', d.b, d.field, str(add)) end
   if add > d.bound then call('HINCRBY', d.b, 'over', str(add - d.bound)) end
-  if told then call('HINCRBY', d.b, 'n', 1) end
-  if d.expiry > 0 and call('PTTL', d.b) == -1 then call('PEXPIREAT', d.b, ARGV[HEAD + i * DRAW]) end
+  d.used = d.used + add
+  -- One write: each is one more in the file and for the replicas.
+  local fields = {}
+  if d.member or d.score then fields = { 'held', str(d.held) } end
+  if add > 0 then fields[#fields + 1], fields[#fields + 2] = d.field, str(d.used) end
+  if told then fields[#fields + 1], fields[#fields + 2] = 'n', str(d.n + 1) end
+  if #fields > 0 then call('HSET', d.b, unpack(fields)) end
+  if d.fresh and d.expiry > 0 and call('PTTL', d.b) == -1 then call('PEXPIREAT', d.b, ARGV[HEAD + i * DRAW]) end
   reply[#reply + 1] = d.field == 'used' and d.used or window(d.b)
   reply[#reply + 1] = d.held
 end
@@ -113,5 +119,5 @@ if ack > low then
   call('HDEL', KEYS[1], unpack(marks))
   call('HSET', KEYS[1], 'low', str(upto))
 end
-call('PEXPIRE', KEYS[1], 14 * 86400000)
+if ack > low or not s[1] then call('PEXPIRE', KEYS[1], 14 * 86400000) end
 return reply

@@ -75,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._heard_s = 0.0  # when the server last said something, or had nothing to say
         self._reply_bytes = 0  # of a reply that is not whole yet
         self.closed = False
+        self.on_lost: Callable[[], None] = lambda: None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -178,6 +179,7 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
+        self.on_lost()
         if self._transport is not None:
             self._transport.abort()
         if self._watch is not None:

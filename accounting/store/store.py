@@ -71,6 +71,7 @@ class Store:
         self.hard = False  # set when a hard budget is configured: a wrong eviction policy then refuses
         self.warnings: list[str] = []
         self.errors_total = 0
+        self.lost = asyncio.Event()  # the connection broke; whoever waits for that clears it
         self.on_latency: Callable[[float], None] = lambda _: None
         self.now_s: Callable[[], float] = loop_time_s  # of the loop that we are connected on
 
@@ -290,6 +291,7 @@ class Store:
                 connection.close()
                 raise
             self._connection, self.now_s = connection, loop_clock()
+            connection.on_lost = self.lost.set
             return connection
         raise failure
 

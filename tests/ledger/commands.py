@@ -70,8 +70,12 @@ class Lua:
                 args += [amount, self.expiry(budget, pid) if expiry is None else expiry]
         return self.redis.run("extend", keys, args)
 
-    def generation(self, run_id: str, learn_ms: int, live_ms: int, epoch: str, remembered: str) -> list[Any]:
-        return self.redis.run("generation", [key("g"), key("sess")], [run_id, learn_ms, live_ms, epoch, remembered])
+    def generation(
+        self, run_id: str, learn_ms: int, live_ms: int, epoch: str, remembered: str, sid: str = "g", arrivals: int = 0, told: bool = False,
+        ttl: int = 30_000,
+    ) -> list[Any]:  # fmt: skip
+        args = [run_id, learn_ms, live_ms, epoch, remembered, sid, learn_ms // 3, ttl, arrivals, int(told)]
+        return self.redis.run("generation", [key("g"), key("sess"), key("awaited")], args)
 
     def read(self, draws: list[Draw]) -> list[Any]:
         keys, args = [key("g"), key("lim")], []

@@ -72,6 +72,11 @@ class Truth:
     slowest_s: float = 0.0
     admitted_s: list[float] = field(default_factory=list)
 
+    def outages_s(self) -> list[float]:
+        """Return the times of more than a second between two admitted calls, longest first."""
+        gaps = (b - a for a, b in zip(self.admitted_s, self.admitted_s[1:], strict=False))
+        return sorted((round(gap, 1) for gap in gaps if gap > 1), reverse=True)
+
     def outage_s(self) -> float:
         """Return the longest time between two admitted calls."""
         return max((b - a for a, b in zip(self.admitted_s, self.admitted_s[1:], strict=False)), default=0.0)

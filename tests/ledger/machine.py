@@ -232,8 +232,9 @@ class Machine(RuleBasedStateMachine):
             self.the_clock_leaps()
         elif what == 1:
             self.a_server_is_met(
-                data.draw(st.sampled_from((0, 6_000))), data.draw(st.booleans()), data.draw(st.booleans())
-            )
+                data.draw(st.sampled_from((0, 6_000))), data.draw(st.booleans()), data.draw(st.booleans()),
+                data.draw(st.sampled_from(SIDS)), data.draw(st.integers(0, 9)),
+            )  # fmt: skip
         elif what == 2:
             self.what_came_since_is_lost()
         elif what == 3:
@@ -268,11 +269,15 @@ class Machine(RuleBasedStateMachine):
         if seen:
             self.cfg = cfg
 
-    def a_server_is_met(self, learn: int, fresh: bool, another: bool) -> None:
+    @rule(sid=st.sampled_from(SIDS), arrivals=st.integers(0, 4))
+    def all_is_told(self, sid: str, arrivals: int) -> None:
+        self.both("generation", self.run, 6_000, 15_000, "e", self.epoch, sid, arrivals, told=True)
+
+    def a_server_is_met(self, learn: int, fresh: bool, another: bool, sid: str, arrivals: int) -> None:
         if another:
             self.runs += 1
             self.run = f"run{self.runs}"
-        self.both("generation", self.run, learn, 15_000, f"e{self.runs}", "" if fresh else self.epoch)
+        self.both("generation", self.run, learn, 15_000, f"e{self.runs}", "" if fresh else self.epoch, sid, arrivals)
 
     def it_is_saved(self) -> None:
         keys = [k for k in self.clocked("KEYS", "*") if k != b"now"]

@@ -102,6 +102,9 @@ class Model:
         self.counters: dict[tuple[str, str], Counters] = {}
         self.sessions: dict[str, Session] = {}
         self.heard: dict[str, int] = {}
+        self.born = 0
+        self.awaited: set[str] = set()
+        self.soon = 0
         self.rates: dict[str, float] = {}
         self.records: list[str] = []  # whose usage record was written
 
@@ -187,17 +190,18 @@ class Model:
         if self.gen != run_id or self._jumped(now, ttl):
             return [b"GEN", now]
         session = self.sessions.get(sid, Session())
-        self._hear(sid, now)
+        self._hear(sid, now, ttl)
         learning = self.learn > now
         lost = []
         for seq, granted, draws in holds:
             adopt = learning and not session.terminal(seq)
             known = session.held.get(seq)
+            grew = adopt and known is not None and granted > known[0]  # since what was lost
             most = max(granted, known[0]) if known else granted
             amounts, there, adopted = [], True, False
             for i, (budget, pid, told) in enumerate(draws):
                 had = known[1][i] if known else told
-                amount = max(had, told) if adopt else had
+                amount = max(had, told) if grew else had
                 amounts.append(amount)
                 c = self.counters.setdefault((budget, pid), Counters())
                 hold = c.holds.get(f"{sid}.{seq}")
@@ -213,22 +217,43 @@ class Model:
                 self.sessions.setdefault(sid, session).held[seq] = (most, tuple(amounts))
             if not there:
                 lost.append(str(seq).encode())
-        return [b"OK", now, self.learn if learning else 0, *lost]
+        return [b"OK", now, self.learn if learning else 0, self.born, *lost]
 
-    def generation(self, run_id: str, learn_ms: int, live_ms: int, epoch: str, remembered: str) -> list[Any]:
-        now = max(self.now, self.clk)
-        changed = self.gen != run_id
+    def generation(
+        self, run_id: str, learn_ms: int, live_ms: int, epoch: str, remembered: str, sid: str = "g", arrivals: int = 0, told: bool = False,
+        ttl: int = 30_000,
+    ) -> list[Any]:  # fmt: skip
+        now, clk = max(self.now, self.clk), self.clk
+        changed, gen = self.gen != run_id, self.gen
         known = self.epoch if self.epoch is not None else epoch
         lost = remembered not in ("", known)
+        listed = sid in self.heard and self.heard[sid] * 3 >= clk * 3 - ttl * 4
         if changed or lost:
-            live = remembered != "" or self.gen == "" or any(t >= now - live_ms for t in self.heard.values())
+            live = remembered != "" or gen == "" or any(t >= now - live_ms for t in self.heard.values())
             if changed:
                 self.learn = 0
             if live and learn_ms:
                 self.learn = max(self.learn, now + learn_ms)
+            self.soon, self.awaited = self.learn, set()
+            if self.learn and gen and self.epoch is not None and not lost:
+                self.awaited = {s for s, t in self.heard.items() if t * 3 >= clk * 3 - ttl * 4}
+                if self.awaited:
+                    self.soon = min(self.learn, now + learn_ms // 3)
             self.gen, self.epoch = run_id, known
+        if remembered and (not listed or arrivals > self.born):
+            self.soon = self.learn
+        self.born = max(self.born, arrivals)
+        if not listed:
+            self.heard[sid] = now
+            self.born += 1
+        if told and not (changed or lost):
+            self.awaited.discard(sid)
+            if self.learn > now and not self.awaited:
+                self.learn = max(now, self.soon)
         self.clk = now
-        return [now, self.learn if self.learn > now else 0, (self.epoch or known).encode()]
+        return [
+            now, self.learn if self.learn > now else 0, (self.epoch or known).encode(), self.born, int(told and (changed or lost))
+        ]  # fmt: skip
 
     def read(self, draws: list[Draw]) -> list[Any]:
         now = self._now()
@@ -254,8 +279,12 @@ class Model:
         if now > self.clk + LIVE_SLACK_MS:
             self.clk = now
 
-    def _hear(self, sid: str, now: int) -> None:
-        self.heard[sid] = now
+    def _hear(self, sid: str, now: int, ttl: int, after: int = 0) -> None:
+        """Note when it was heard of, if the last time is more than `after` ago; and that it arrives, if that is long ago."""
+        silent = now - self.heard[sid] if sid in self.heard else None
+        self.born += silent is None or silent * 3 > ttl * 4
+        if silent is None or silent > after:
+            self.heard[sid] = now
         self._tick(now)
 
     def _jumped(self, now: int, ttl: int) -> bool:
@@ -370,6 +399,6 @@ class Model:
             reply += [rate.limit, max(0, (rate.window - (after - now)) // each), after - now]
         session = self.sessions.setdefault(sid, Session())
         session.held[seq] = (granted, tuple(amounts))
-        self.heard.setdefault(sid, now)
+        self._hear(sid, now, ttl, ttl // 3)
         self._tick(now)
         return reply

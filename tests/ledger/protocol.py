@@ -2,8 +2,9 @@
 
 A world is what the store knows, what is on its way, and what each call's owner knows. `moves` lists what may happen next.
 Messages are lost, doubled and overtake each other; owners give up waiting, ask again, crash, and come back with their journal;
-leases run out; periods end; the store forgets what came after a snapshot, and is told it again. Each flag of `Rules` that is
-off is one known mistake, and must be found.
+leases run out; periods end; the store forgets what came after a snapshot, and is told it again, by one sidecar after the other,
+of which some stand still meanwhile and some are forgotten, too. Each flag of `Rules` that is off is one known mistake, and must
+be found.
 """
 
 from collections.abc import Iterator
@@ -26,6 +27,10 @@ class Rules(NamedTuple):
     trusted_ack: bool = True  # a store that lost writes is not told what it may forget before it was told all again
     remembers: bool = True  # a call whose lease ended cannot be granted anew by a late copy of its reserve
     adopt: bool = True  # a store that lost writes is told what is held before it admits again
+    awaits: bool = True  # its lesson does not end before all whom it knows have told
+    waits_least: bool = True  # nor before those told that it forgot and nobody else knows, since they came so lately
+    tells_pending: bool = True  # nor before those who say so have told what was still on its way, too
+    counts_arrivals: bool = True  # nor early, if somebody knows of more sidecars than it does
 
 
 class Call(NamedTuple):
@@ -73,10 +78,15 @@ class Books(NamedTuple):
     period: int = 0
     charged: frozenset[tuple[int, int]] = frozenset()
     twice: bool = False
+    roster: frozenset[int] = frozenset()  # sidecars that it has heard of
 
 
 class World(NamedTuple):
-    """Everything. `behind`: the store lost writes and learns; `told`: calls that their owners know to be settled."""
+    """Everything. `behind`: the store lost writes and learns; `told`: calls that their owners know to be settled.
+
+    Of the sidecars: which `came`, `said` that they told all to this run, are `stalled`, and of how many each `knows`. Of the lesson: whom the store
+    had not forgotten when it began (`listed`), whom of those it waits for, and whether it may end `early`.
+    """
 
     books: Books
     owners: tuple[Owner, ...]
@@ -87,6 +97,14 @@ class World(NamedTuple):
     behind: bool = False
     lapses: int = 0
     crashes: int = 0
+    came: frozenset[int] = frozenset()
+    said: frozenset[int] = frozenset()
+    stalled: frozenset[int] = frozenset()
+    stalls: int = 0
+    knows: tuple[int, ...] = (0, 0)
+    listed: frozenset[int] = frozenset()
+    awaited: frozenset[int] = frozenset()
+    early: bool = False
 
 
 class Bounds(NamedTuple):
@@ -99,19 +117,26 @@ class Bounds(NamedTuple):
     sends: int = 2
     doubles: bool = True
     losses: bool = True
+    stalls: int = 0
+    hears: bool = False
 
 
 class Protocol:
-    """All that may happen to these calls under these rules."""
+    """All that may happen to these calls under these rules, from `start` on or from the beginning."""
 
-    def __init__(self, calls: tuple[Call, ...], rules: Rules, bounds: Bounds) -> None:
+    def __init__(self, calls: tuple[Call, ...], rules: Rules, bounds: Bounds, start: World | None = None) -> None:
         self.calls, self.rules, self.bounds = calls, rules, bounds
-        self.start = World(Books(), tuple(Owner() for _ in calls))
+        everybody = frozenset(call.sidecar for call in calls)
+        came = frozenset[int]() if bounds.rollbacks else everybody  # who came when matters to a store that forgets
+        self.start = start or World(Books(), tuple(Owner() for _ in calls), came=came)
 
     def moves(self, world: World) -> Iterator[tuple[str, World]]:
         for i, owner in enumerate(world.owners):
-            yield from self._owner(world, i, owner)
+            if self.calls[i].sidecar in world.came - world.stalled:
+                yield from self._owner(world, i, owner)
         for message in world.mail:
+            if message.kind in ANSWERS and self.calls[message.call].sidecar in world.stalled:
+                continue
             rest = world._replace(mail=world.mail - {message})
             if self.bounds.losses:
                 yield f"lost: {message}", rest
@@ -120,6 +145,7 @@ class Protocol:
             if self.bounds.doubles and message.kind in ("reserve", "settle", "release"):
                 yield f"arrives, and will again: {message}", arrived._replace(mail=arrived.mail | {message})
         yield from self._store(world)
+        yield from self._lesson(world)
 
     # Owners
 
@@ -136,7 +162,7 @@ class Protocol:
                 if call.seq != ack + 1:
                     break
                 ack += 1
-        return 0 if world.behind and self.rules.trusted_ack else ack
+        return 0 if world.run and sidecar not in world.said and self.rules.trusted_ack else ack
 
     def _last(self, world: World, kind: str, i: int, owner: Owner) -> Message:
         amount = owner.granted if kind == "settle" else 0
@@ -250,46 +276,94 @@ class Protocol:
                 yield "a snapshot", world._replace(saved=books)
             else:
                 lost = world.saved._replace(period=books.period)
-                yield "writes are lost", world._replace(books=lost, saved=None, run=world.run + 1, behind=True)
-        if world.behind:
-            yield "all is told again", self._told_again(world)
+                yield "writes are lost", world._replace(
+                    books=lost, saved=None, run=world.run + 1, behind=True, said=frozenset(),
+                    listed=lost.roster, awaited=lost.roster, early=bool(lost.roster),
+                )  # fmt: skip
         if books.period < bounds.rollovers:
             fresh = books._replace(period=books.period + 1)
             if not self.rules.keyed_periods:
                 fresh = fresh._replace(used=(0, 0))  # somebody sets the counter back, whatever is on its way
             yield "the period ends", world._replace(books=fresh)
 
-    def _told_again(self, world: World) -> World:
-        """Holds that are open are taken back, and what was known to be settled is settled again, by name.
+    # The lesson
 
-        Answers of the server that is gone do not outlive this: the store learns for longer than any of them is waited for.
+    def _lesson(self, world: World) -> Iterator[tuple[str, World]]:
+        for one in {call.sidecar for call in self.calls} - world.came:
+            roster = world.books.roster | {one} if world.run < self.bounds.rollbacks else world.books.roster
+            yield f"sidecar {one} comes", world._replace(
+                books=world.books._replace(roster=roster), came=world.came | {one}, said=world.said | {one} if world.run else world.said
+            )  # fmt: skip
+        dead = {call.sidecar for i, call in enumerate(self.calls) if world.owners[i].state == "dead"}
+        for one in world.came:
+            if one in world.stalled:
+                yield f"sidecar {one} goes on", world._replace(stalled=world.stalled - {one})
+                continue
+            count = len(world.books.roster)
+            if world.run < self.bounds.rollbacks and count > world.knows[one] and self.bounds.hears:
+                knows = (*world.knows[:one], count, *world.knows[one + 1 :])
+                yield f"sidecar {one} hears how many there are", world._replace(knows=knows)
+            if world.run and one not in world.said:
+                yield f"sidecar {one} tells all", self._tells(world, one)
+                if world.behind and world.stalls < self.bounds.stalls:
+                    yield (
+                        f"sidecar {one} stands still",
+                        world._replace(stalled=world.stalled | {one}, stalls=world.stalls + 1),
+                    )
+        # Who would speak within the time of a whole lesson.
+        waiting = set(world.came - world.said - world.stalled - dead)
+        if world.behind and world.early and self._heard_enough(world, waiting):
+            yield "the lesson ends early", self._ended(world)
+        if world.behind and not waiting:
+            yield "the lesson's time is up", self._ended(world)
+
+    @staticmethod
+    def _ended(world: World) -> World:
+        nobody: frozenset[int] = frozenset()
+        books = world.books._replace(roster=nobody)
+        return world._replace(books=books, behind=False, listed=nobody, awaited=nobody, early=False, knows=(0, 0))
+
+    def _heard_enough(self, world: World, waiting: set[int]) -> bool:
+        if not self.rules.awaits:
+            return bool(world.said)
+        for one in waiting - world.listed:  # the store has forgotten that it came
+            others_know = all(n >= len(world.listed) + 1 for k, n in enumerate(world.knows) if k != one)
+            if self.rules.waits_least and not others_know:
+                return False  # it speaks often, as long as that is so
+        return not world.awaited
+
+    def _tells(self, world: World, one: int) -> World:
+        """What is open is taken back, while the store learns, and what is over is told again, by name.
+
+        Answers of the server that is gone do not outlive this: their connection was closed before.
         """
-        world = world._replace(mail=frozenset(m for m in world.mail if m.kind not in ANSWERS or m.run == world.run))
+        old = {m for m in world.mail if m.kind in ANSWERS and m.run != world.run and self.calls[m.call].sidecar == one}
+        mine = [(i, o) for i, o in enumerate(world.owners) if self.calls[i].sidecar == one]
+        world = world._replace(mail=world.mail - old)
         books = world.books
-        for i, owner in enumerate(world.owners):
-            if (
-                owner.state == "held"
-                and self.rules.adopt
-                and not self._over(books, i)
-                and not any(h[0] == i for h in books.holds)
-            ):
+        for i, owner in mine:
+            missing = not self._over(books, i) and not any(h[0] == i for h in books.holds)
+            if owner.state == "held" and self.rules.adopt and world.behind and missing:
                 hold = (i, owner.granted, owner.period)
                 books = books._replace(
                     holds=books.holds | {hold}, adopted=books.adopted + owner.granted, noted=books.noted | {i}
                 )
-        mail, world = world.mail, world._replace(books=books)
-        for i, owner in enumerate(world.owners):
-            if owner.state == "forgotten" and i in world.told:
-                world = self._settle(world, Message("release", i, 0, owner.period, NOBODY))
-        books = world.books
+        stranger = one not in world.listed or world.knows[one] > len(world.listed)
+        world = world._replace(
+            books=books, said=world.said | {one}, awaited=world.awaited - {one},
+            early=world.early and not (stranger and self.rules.counts_arrivals),
+        )  # fmt: skip
+        states = ("settling", "forgotten")
         if not self.rules.replay_by_id:
-            total = sum(o.granted for i, o in enumerate(world.owners) if i in world.told and o.state == "settling")
-            books = books._replace(used=(books.used[0] + total, books.used[1]))
-            return world._replace(mail=mail, books=books, behind=False)
-        for i, owner in enumerate(world.owners):
-            if owner.state == "settling" and i in world.told:
-                world = self._settle(world, Message("settle", i, owner.granted, owner.period, NOBODY))
-        return world._replace(mail=mail, behind=False)
+            total = sum(o.granted for i, o in mine if i in world.told and o.state == "settling")
+            world = world._replace(books=world.books._replace(used=(books.used[0] + total, books.used[1])))
+            states = states[1:]
+        mail = world.mail
+        for i, owner in mine:
+            if owner.state in states and (i in world.told or self.rules.tells_pending):
+                kind, amount = ("settle", owner.granted) if owner.state == "settling" else ("release", 0)
+                world = self._settle(world, Message(kind, i, amount, owner.period, NOBODY))
+        return world._replace(mail=mail)
 
     # Promises
 
@@ -319,10 +393,13 @@ class Protocol:
             o.state in ("new", "asked", "held") or (o.state in over and i not in world.told) for i, o in enumerate(world.owners)
         ):  # fmt: skip
             return None
+        if world.run and any(call.sidecar not in world.said for call in self.calls):
+            return None
         truth = sum(owner.granted for owner in world.owners if owner.state == "settling")
         if sum(world.books.used) != truth:
             return f"I3: {sum(world.books.used)} counted, {truth} used"
-        if sum(world.books.used) > LIMIT * (1 + world.books.period) and not world.lapses and not world.crashes:
+        excused = world.lapses or world.crashes or world.stalls
+        if sum(world.books.used) > LIMIT * (1 + world.books.period) and not excused:
             return "P1: more was used than the limit"
         if any(world.owners[i].state in over for i, _, _ in world.books.holds):
             return "I7: a call that is over still holds"

@@ -60,9 +60,15 @@ class Valkey:
     def lose_tail(self, size_bytes: int) -> None:
         """Lose the end of its file, as a power cut does to what was not yet synced. It must not run."""
         assert self.process is None
-        path = max(self.folder.glob("appendonlydir/*.incr.aof"), key=lambda p: p.stat().st_mtime)
-        with path.open("r+b") as file:
-            file.truncate(max(0, path.stat().st_size - size_bytes))
+        with self._kept().open("r+b") as file:
+            file.truncate(max(0, self.kept_bytes() - size_bytes))
+
+    def kept_bytes(self) -> int:
+        """How long its file is."""
+        return self._kept().stat().st_size
+
+    def _kept(self) -> Path:
+        return max(self.folder.glob("appendonlydir/*.incr.aof"), key=lambda p: p.stat().st_mtime)
 
     async def command(self, *words: Any) -> Any:
         connection = await connect(self.address, timeout_s=5)

@@ -73,6 +73,29 @@ async def test_a_store_that_restarts_twice_in_a_second_is_told_twice(valkey):
                     await asyncio.sleep(0.005)
 
 
+async def test_a_store_that_loses_all_while_it_learns_is_told_again_and_not_what_it_may_forget(valkey):
+    """Its process is the same, so nothing but its own word says that what it was told does not count any more."""
+    trusted: list[str] = []
+    async with till(valkey.address) as one, till(valkey.address) as silent:
+
+        async def noted() -> None:
+            trusted.append(one.ledger.settler.trusted_run_id)
+
+        one.ledger.recover = noted
+        await silent.ledger.extend()
+        await one.store.call("HSET", one.store.key("g"), "gen", "another", deadline_s=5)
+        await one.ledger.extend()
+        async with asyncio.timeout(5):
+            while one.ledger.settler.trusted_run_id != one.store.run_id:
+                await asyncio.sleep(0.005)
+        assert one.ledger.learning, "the other has not told what it holds"
+        await one.store.call("FLUSHALL", deadline_s=5)
+        async with asyncio.timeout(5):
+            while len(trusted) < 2:
+                await asyncio.sleep(0.005)
+        assert trusted == ["", ""]
+
+
 async def test_what_a_dead_session_was_told_is_settled_is_told_again_to_a_store_that_lost_it_since(valkey, tmp_path):
     url = StoreUrl(kind="single", addresses=(valkey.address,))
     one = Sidecar(url, tmp_path)

@@ -311,5 +311,5 @@ def test_no_amount_is_made_by_concatenation_or_as_a_float(name):
     text = re.sub(r"--.*", "", script(name).text)
     assert "tostring" not in text
     assert "cjson" not in text
-    for formatted in re.findall(r"string\.format\('([^']*)'", text):
+    for formatted in re.findall(r"\bformat\('([^']*)'", text):
         assert formatted in ("%.0f", "%.3f"), formatted

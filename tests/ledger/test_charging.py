@@ -5,11 +5,13 @@ import asyncio
 import orjson
 import pytest
 
+import accounting.heartbeat
 import accounting.ledger
 from accounting.acquaintance import LEARN_MS
 from accounting.ask import Ask, Draw
 from accounting.budgets import Caller
 from accounting.charge import Attempt, Till, charged
+from accounting.heartbeat import beat
 from accounting.journal.format import Progress
 from accounting.meter import Meter
 from accounting.noting import NoJournal
@@ -19,6 +21,7 @@ from tests.ledger.houses import ask, spent, till, tokens
 
 CALLER = Caller(key="k|1", user="alice", team="lab", org="acme", tags=("blue",))
 ALICE = tokens(10_000)
+EVERY_S = 5.0
 
 
 class Priced:
@@ -277,27 +280,70 @@ async def test_a_hold_grows_again_when_the_store_has_been_met_anew(server, raw):
 
 
 @pytest.mark.parametrize("fails", [0, 3])
-async def test_no_two_heartbeats_are_further_apart_than_a_lesson_allows(server, monkeypatch, fails):
-    """The first one, too; and one that failed is made up for soon, or what is held would be given away."""
-    async with till(server.address) as one:
-        sleep, waits, beats = asyncio.sleep, [], []
+async def test_no_two_heartbeats_are_further_apart_than_a_lesson_allows(monkeypatch, fails):
+    """One that failed is made up for soon, or what is held would be given away; and so is each of a newcomer that holds something."""
+    waits, beats, now_s = [], [], 0.0
 
-        async def noted(wait_s, *more):
-            waits.append(wait_s)
-            await sleep(0)
+    async def waited(lost, most_s):
+        nonlocal now_s
+        waits.append(most_s)
+        now_s += most_s
+        await asyncio.sleep(0)
+        return False
 
-        async def beat():
-            beats.append(waits[-1])
-            if len(beats) <= fails:
-                raise StoreUnavailableError("gone")
+    async def act():
+        beats.append((now_s, waits[-1]))
+        if now_s > 60 and len([b for b in beats if b[0] > 60]) <= fails:
+            raise StoreUnavailableError("gone")
 
-        one.ledger.extend = beat
-        monkeypatch.setattr(asyncio, "sleep", noted)
-        beating = one.supervisor.spawn(one.ledger.heartbeat(), name="heartbeat")
-        while len(beats) < fails + 3:
-            await sleep(0)
+    monkeypatch.setattr(accounting.heartbeat, "_waited", waited)
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s)
+    beating = asyncio.ensure_future(beat(lambda: EVERY_S, asyncio.Event(), lambda: True, act))
+    while now_s < 100:
+        await asyncio.sleep(0)
+    beating.cancel()
+    new = [at_s for at_s, wait_s in beats if wait_s == EVERY_S / 10 and at_s <= 60]
+    assert 1.2 * EVERY_S <= new[-1] <= 2.3 * EVERY_S, "others have heard of it by then"
+    assert new[0] == EVERY_S / 10
+    late = [wait_s for at_s, wait_s in beats if at_s > 60]
+    assert late[: fails + 2] == [EVERY_S] + [EVERY_S / 10] * fails + [EVERY_S]
+    assert EVERY_S < LEARN_MS / 1000
+
+
+async def test_a_newcomer_that_holds_nothing_waits_and_newcomers_of_one_moment_come_apart(monkeypatch):
+    firsts = set()
+    for _ in range(20):
+        first, now_s = 0.0, 0.0
+
+        async def waited(lost, most_s):
+            nonlocal now_s
+            now_s += most_s
+            await asyncio.sleep(0)
+            return False
+
+        async def act():
+            nonlocal first
+            first = first or now_s
+
+        monkeypatch.setattr(accounting.heartbeat, "_waited", waited)
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s)
+        beating = asyncio.ensure_future(beat(lambda: EVERY_S, asyncio.Event(), lambda: False, act))
+        while not first:
+            await asyncio.sleep(0)
         beating.cancel()
-        every_s = accounting.ledger.HEARTBEAT_S
-        assert waits[: len(beats)] == beats, "one wait before each"
-        assert 0 <= beats[0] <= every_s < LEARN_MS / 1000
-        assert beats[1 : fails + 3] == [every_s / 10] * fails + [every_s] * 2
+        firsts.add(first)
+        assert EVERY_S < first < 15, "before it counts as gone"
+    assert len(firsts) > 5
+
+
+async def test_whoever_loses_the_connection_speaks_at_once(server, raw):
+    """Without waiting for its next heartbeat: others may wait for it."""
+    async with till(server.address) as one:
+        beating = one.supervisor.spawn(one.ledger.heartbeat(), name="heartbeat")
+        await asyncio.sleep(0)
+        await raw.call("DEL", one.store.key("sess"), deadline_s=5)
+        one.store._connection.close()
+        async with asyncio.timeout(4):
+            while not await raw.call("ZCARD", one.store.key("sess"), deadline_s=5):
+                await asyncio.sleep(0.01)
+        beating.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import statistics
 
 import pytest
 
@@ -104,11 +105,11 @@ async def killed_under_load(cluster: Cluster, tmp_path, seed: int, kills: int, o
                 await until(cluster.well)
             await load.admits(40)
         await load.agrees()
-        print(
-            f"{load.calls} calls, {len(truth.refused_s)} refused, longest outage {truth.outage_s():.1f} s, slowest {truth.slowest_s:.2f} s"
-        )
+        print(f"{load.calls} calls, {len(truth.refused_s)} refused, outages of {truth.outages_s()} s")
         print(f"the slowest answer took {truth.slowest_s:.2f} s")
-        assert truth.outage_s() < outage_s
+        assert statistics.median(truth.outages_s()) < outage_s, (
+            "of all the kills; a single one may meet a machine at work"
+        )
 
 
 @pytest.mark.slow
@@ -122,7 +123,7 @@ async def test_a_primary_killed_under_load_is_out_for_seconds_and_then_all_is_ex
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 async def test_thirty_primaries_killed_under_load(cluster, tmp_path, seed):
-    await killed_under_load(cluster, tmp_path, seed, kills=30, outage_s=15)
+    await killed_under_load(cluster, tmp_path, seed, kills=30, outage_s=8)
 
 
 @pytest.mark.slow

@@ -222,7 +222,7 @@ def test_its_lease_is_not_changed_and_a_heartbeat_knows_its_new_size(scene):
     scene.settle(5, "60@1", 40)
     assert scene.lua.counters("b1", "total")[1]["s.1"] == (60, before)
     scene.lua.now = START + TTL - 1
-    assert scene.lua.extend("run1", "s", TTL, [(1, 100, [("b1", "total", 100)])])[3:] == []
+    assert scene.lua.extend("run1", "s", TTL, [(1, 100, [("b1", "total", 100)])])[4:] == []
     assert scene.lua.counters("b1", "total")[1]["s.1"] == (60, START + 2 * TTL - 1)
 
 

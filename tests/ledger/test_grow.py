@@ -98,9 +98,35 @@ def test_a_heartbeat_that_knows_only_the_old_size_keeps_all(scene):
     scene.reserve(d, wanted=10, least=10, seq=1)
     grow(scene, 1, [d], 40)
     scene.lua.now = START + TTL - 1
-    assert scene.lua.extend(RUN, "s", TTL, [(1, 10, [("b1", "total", 10)])])[3:] == []
+    assert scene.lua.extend(RUN, "s", TTL, [(1, 10, [("b1", "total", 10)])])[4:] == []
     scene.lua.now = START + TTL + 5
     assert scene.lua.read([d])[3] == 40
+
+
+@pytest.mark.parametrize("hold", ["there as it was", "lost", "expired"])
+def test_a_store_that_forgot_a_growth_learns_it_again(scene, hold):
+    a, b = draw(100, 0, 1), draw(500, 5, 2, budget="b2")
+    scene.reserve(a, b, wanted=10, least=10, seq=1)
+    if hold == "lost":
+        scene.lua.redis("DEL", key("b", "b1", "total"), key("x", "b1", "total"))
+    scene.lua.now += TTL + 1 if hold == "expired" else 0
+    told = [(1, 40, [("b1", "total", 40), ("b2", "total", 85)])]
+    scene.lua.generation("run2", 6_000, 15_000, "x", "e", "s")
+    for _ in range(2):
+        assert scene.lua.extend("run2", "s", TTL, told)[4:] == []
+        assert (scene.used_and_held(), scene.used_and_held("b2")) == ((0, 40), (0, 85))
+    assert scene.lua.settle(
+        "run2", "s", 1, 0, "p", True, [("b1", "total", b"used", 40, 33), ("b2", "total", b"used", 85, 71)]
+    ) == [b"OK", 33, 0, 71, 0]
+    assert scene.lua.counters("b1", "total")[0] == {"used": 33, "n": 1}
+
+
+def test_of_an_escrow_the_store_knows_better_how_much_is_left(scene):
+    scene.reserve(draw(1_000, 0, 1), wanted=100, least=100, seq=1)
+    scene.settle(5, "60@1", 60)
+    scene.lua.generation("run2", 6_000, 15_000, "x", "e", "s")
+    assert scene.lua.extend("run2", "s", TTL, [(1, 0, [("b1", "total", 100)])])[4:] == []
+    assert scene.used_and_held() == (60, 40)
 
 
 def test_expired_holds_of_others_leave_room_though_nobody_cleared_them_away(scene):
@@ -122,7 +148,7 @@ def test_a_clock_that_is_set_back_brings_none_back_whose_room_was_taken(scene):
     scene.lua.now = START + 5
     _, _, used, held, *_ = scene.lua.read([d])
     assert (used, held) == (0, 100)
-    assert scene.lua.extend(RUN, "s", TTL, [(1, 80, [("b1", "total", 80)])])[3:] == [b"1"], "it is lost"
+    assert scene.lua.extend(RUN, "s", TTL, [(1, 80, [("b1", "total", 80)])])[4:] == [b"1"], "it is lost"
 
 
 def test_growing_moves_the_clock_on_as_a_heartbeat_does(scene):

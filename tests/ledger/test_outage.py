@@ -223,7 +223,7 @@ async def test_longer_storms_leave_exact_books(server, raw, seed):
 
 @pytest.mark.parametrize("snapshot", ["before its release", "before its reserve"])
 async def test_a_hold_that_lost_writes_bring_back_is_released_again(server, raw, snapshot):
-    """Its reserve's answer never came, so no journal knows of it, and its release is told again from memory."""
+    """Its reserve's answer never came. There is no journal here: its release is told again from memory."""
     budget = tokens(100)
     async with fault_proxy(server.address, seed=6) as proxy, till(proxy.address, deadline_s=1.0) as one:
         one.ledger.release(await one.ledger.reserve(ask(budget), request_id="r"))  # so that the store knows the scripts

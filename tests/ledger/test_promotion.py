@@ -62,7 +62,7 @@ async def promoted_under_load(tmp_path, seed: int, times: int):
                 await load.agrees()
                 print(f"the slowest answer took {truth.slowest_s:.2f} s")
                 assert lost > 0, "the test bites"
-                print(f"{lost} bytes never reached the replica; longest outage {truth.outage_s():.2f} s")
+                print(f"{lost} bytes never reached the replica; outages of {truth.outages_s()} s")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The store: scripts, deadlines, redirections, refusals, and what makes a server unfit."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -28,6 +29,22 @@ async def test_a_script_that_the_server_does_not_know_is_sent_whole_once(server,
         assert len(await read(store)) == 1
     calls = await raw.call("INFO", "commandstats", deadline_s=5)
     assert b"cmdstat_eval:" in calls
+    await store.close()
+
+
+async def test_a_server_that_says_too_late_that_it_does_not_know_a_script_rejects_nothing(server, raw):
+    """A settlement that is rejected is given up: what only came too late must be tried again."""
+    await raw.call("SCRIPT", "FLUSH", deadline_s=5)
+    store = store_on(server.address)
+    await store.start()
+    asked = asyncio.ensure_future(read(store, deadline_s=0.05))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    time.sleep(0.3)  # our own loop is busy: the answer lies there, and the deadline is over
+    with pytest.raises(StoreUnavailableError):
+        await asked
+    assert b"cmdstat_evalsha:" in await raw.call("INFO", "commandstats", deadline_s=5)
+    assert store.up
     await store.close()
 
 

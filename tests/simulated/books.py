@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from accounting.store.scripts import script
-from tests.ledger.model import Ask, Draw
+from tests.ledger.model import Ask, Draw, Session
 from tests.ledger.model_whole import Whole
 from tests.simulated.loops import World
 
@@ -53,6 +53,12 @@ class Books(Whole):
         if record and reply[0] == b"OK":
             self.receipts[f"{args[1]}.{args[2]}"] = record
         return reply
+
+    def over(self, sid: str, fields: list[bytes]) -> list[bytes | None]:
+        """Of a session's hash: `low`, and the marks of calls that are over."""
+        session = self.sessions.get(sid, Session())
+        marks = {b"d:%d" % seq: print_.encode() for seq, print_ in session.done.items()}
+        return [b"%d" % session.low if name == b"low" else marks.get(name) for name in fields]
 
     def alive(self, rid: str, budget: str, pid: str) -> bool:
         """Whether it holds something now."""
@@ -98,6 +104,8 @@ class Server:
             return _bulk((_INFO % f"run{self.run}").encode())
         if verb == b"CLIENT":
             return b"+OK\r\n"
+        if verb == b"HMGET":
+            return _encode(self.books.over(words[1].removeprefix(ROOT + b"s:").decode(), words[2:]))
         name = _shas().get(words[1]) if verb == b"EVALSHA" else _named(words[1])
         if name is None or (verb == b"EVALSHA" and name not in self._loaded):
             return b"-NOSCRIPT No matching script.\r\n"
@@ -215,8 +223,12 @@ def _grow(keys: list[bytes], args: list[bytes]) -> tuple[str, tuple[Any, ...]]:
 
 
 def _generation(_keys: list[bytes], args: list[bytes]) -> tuple[str, tuple[Any, ...]]:
-    run, learn_ms, live_ms, epoch, remembered = args
-    return "generation", (run.decode(), int(learn_ms), int(live_ms), epoch.decode(), remembered.decode())
+    run, learn_ms, live_ms, epoch, remembered, sid, least_ms, ttl, arrivals, told = args
+    assert int(least_ms) == int(learn_ms) // 3, "as the model has it"
+    return "generation", (
+        run.decode(), int(learn_ms), int(live_ms), epoch.decode(), remembered.decode(), sid.decode(), int(arrivals),
+        told == b"1", int(ttl),
+    )  # fmt: skip
 
 
 _READ = {"reserve": _reserve, "settle": _settle, "extend": _extend, "grow": _grow, "generation": _generation}
@@ -239,6 +251,10 @@ def _bulk(data: bytes) -> bytes:
 
 
 def _encode(reply: list[Any]) -> bytes:
-    parts = [b"*%d\r\n" % len(reply)]
-    parts += [b":%d\r\n" % value if isinstance(value, int) else _bulk(value) for value in reply]
-    return b"".join(parts)
+    return b"*%d\r\n" % len(reply) + b"".join(map(_value, reply))
+
+
+def _value(value: int | bytes | None) -> bytes:
+    if value is None:
+        return b"$-1\r\n"
+    return b":%d\r\n" % value if isinstance(value, int) else _bulk(value)
