@@ -19,11 +19,13 @@ def events_of(raw: bytes) -> tuple[list[dict[str, Any]], bool, list[str]]:
     """Return the chunks, whether [DONE] came last, and what is wrong with the framing."""
     chunks: list[dict[str, Any]] = []
     done, wrong = False, []
-    raw = (b"\n" + raw.replace(b"\r\n", b"\n")).replace(b"\ndata:{", b"\ndata: {")[1:]  # as good to every reader
+    raw = (b"\n" + raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")).replace(b"\ndata:{", b"\ndata: {")[
+        1:
+    ]  # as good to every reader
     raw = raw.replace(b"data:[DONE]", b"data: [DONE]")
     if raw and not raw.endswith(b"\n\n"):
         wrong.append("S6: the last event has no blank line")
-    for event in raw.decode("utf-8", "strict").split("\n\n"):
+    for event in raw.decode("utf-8", "replace").split("\n\n"):
         for line in event.split("\n"):
             if not line or line.startswith(":"):
                 continue

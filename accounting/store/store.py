@@ -8,15 +8,14 @@ idempotent by request id. Redis errors that mean "not now" count as unavailable.
 import asyncio
 import contextlib
 import random
-import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 from hiredis import ReplyError
 
 from accounting.clock import loop_clock, loop_time_s
 from accounting.store.breaker import Breaker
+from accounting.store.complaints import NOT_NOW, WRONG_NODE, read_error
 from accounting.store.errors import (
     StoreChangedError,
     StoreError,
@@ -29,19 +28,8 @@ from accounting.store.scripts import Script
 from accounting.store.server import ServerInfo, check_info, read_info
 from accounting.store.url import StoreUrl
 
-_NOT_NOW = (
-    "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "OOM", "READONLY", "MISCONF",
-    "MOVED", "ASK",  # to where we could not follow
-    "NOSCRIPT",  # and no time was left to send its text
-    "NOPERM", "NOAUTH",  # somebody changes the server's users: what is to be settled must not be dropped for that
-)  # fmt: skip
-_WRONG_NODE = ("READONLY", "MASTERDOWN")
 _REDIRECTS_MAX = 4
 _SILENT_S = 1.0
-_IN_SCRIPT = re.compile(
-    r"^ERR Error running script .*: -([A-Z]+) ", re.DOTALL
-)  # how Redis 6 tells what went wrong inside one
-
 _Act: TypeAlias = Callable[
     [Connection, float, Sequence[str]], Awaitable[Any]
 ]  # connection, until_s, what to send before
@@ -229,7 +217,7 @@ class Store:
                     raise
                 broken = True  # the connection broke at once: one new connection, the same command
             except StoreReplyError as error:
-                code, place = _read_error(str(error), self.url)
+                code, place = read_error(str(error), self.url)
                 redirects += 1
                 if code == "ASK" and place is not None:
                     return await _aside(place, act, until_s)
@@ -237,10 +225,10 @@ class Store:
                     self._moved = place
                     connection.close()
                     continue
-                if code in _WRONG_NODE:
+                if code in WRONG_NODE:
                     connection.close()
                     self._moved = None
-                if code in _NOT_NOW:
+                if code in NOT_NOW:
                     msg = f"the store cannot serve now: {code}"
                     raise StoreUnavailableError(msg) from error
                 raise
@@ -319,27 +307,13 @@ async def _aside(address: Address, act: _Act, until_s: float) -> Any:
     try:
         return await act(connection, until_s, ("ASKING",))
     except StoreReplyError as error:
-        code, _ = _read_error(str(error), None)
-        if code in _NOT_NOW:
+        code, _ = read_error(str(error), None)
+        if code in NOT_NOW:
             msg = f"the store cannot serve now: {code}"
             raise StoreUnavailableError(msg) from error
         raise
     finally:
         connection.close()
-
-
-def _read_error(error: str, url: StoreUrl | None) -> tuple[str, Address | None]:
-    """Return an error's code, and for `MOVED slot host:port` and ASK where to go."""
-    if inside := _IN_SCRIPT.match(error):
-        return inside[1], None
-    words = error.split()
-    if len(words) != 3 or words[0] not in ("MOVED", "ASK") or url is None or not url.addresses:  # noqa: PLR2004
-        return words[0] if words else "", None
-    host, _, port = words[2].rpartition(":")
-    if not port.isdigit():
-        return words[0], None
-    known = url.addresses[0]  # a host that the server does not know itself is the one that we asked
-    return words[0], replace(known, host=known.host if host in ("", "?") else host.strip("[]"), port=int(port))
 
 
 def _retrieved(task: asyncio.Task[Connection]) -> None:

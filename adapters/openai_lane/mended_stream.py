@@ -11,8 +11,9 @@ from typing import Any
 from adapters.base import JSON, Call
 from adapters.errors import UpstreamError, UpstreamProtocolError
 from adapters.openai_lane.frames import BOM, data_of, field_names, is_one_data_line
-from adapters.openai_lane.parsing import dumps, parse
+from adapters.openai_lane.parsing import dumps, parse, parse_soundly
 from adapters.openai_lane.pass_stream import is_done, nothing_said
+from adapters.openai_lane.runs import INNER, is_text
 from adapters.openai_lane.shaped_stream import ShapedStream
 from adapters.openai_lane.thoughts import Thoughts
 from adapters.problem import problem_in_success
@@ -21,7 +22,6 @@ from adapters.sse import DONE
 from adapters.writer import usage_at_cut
 
 _CONTENT = re.compile(rb'"delta"\s*:\s*\{\s*"content"\s*:\s*"')
-_INNER = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _USUAL = {b"data", b""}  # the fields that an event may have; b"" is a comment
 _EARLY_MAX = 16
 _OF_A_CHUNK = ("choices", "usage", "id", "object")
@@ -58,7 +58,7 @@ class MendedStream(ShapedStream):
             return self._end(event)
         if not data.strip():
             return event if field_names(event) <= {b""} else b""
-        chunk = parse(data)
+        chunk, sound = parse_soundly(data)
         if not isinstance(chunk, dict):
             return self._fail(UpstreamProtocolError("The provider's stream is not in OpenAI's format."))
         problem = problem_in_success(chunk) or _broken_off(chunk)
@@ -69,7 +69,7 @@ class MendedStream(ShapedStream):
         if not self.started and not chunk.get("choices") and not chunk.get("usage") and len(self._early) < _EARLY_MAX:
             self._early.append((chunk, event))  # mended when the stream's id and model are known
             return b""
-        return self._early_ones(chunk) + self._chunk(chunk, event)
+        return self._early_ones(chunk) + self._chunk(chunk, event if sound else b"")  # else it is written anew
 
     def _chunk(self, chunk: JSON, event: bytes) -> bytes:
         is_usage = chunk.get("choices") == [] and isinstance(chunk.get("usage"), dict)
@@ -140,14 +140,15 @@ class MendedStream(ShapedStream):
             return
         self._learn_shape(event, chunk)
         start = _CONTENT.search(event) if choices[0]["delta"].keys() == {"content"} else None
-        inner = _INNER.match(event, start.end()) if start is not None else None
+        inner = INNER.match(event, start.end()) if start is not None else None
         if start is not None and inner is not None:
             self._like = event[: start.end()], event[inner.end() :]
 
     def _is_like_the_last(self, event: bytes, before: bytes, after: bytes) -> bool:
         if not (event.startswith(before) and event.endswith(after) and len(event) >= len(before) + len(after)):
             return False
-        return _INNER.fullmatch(event, len(before), len(event) - len(after)) is not None
+        inner = INNER.fullmatch(event, len(before), len(event) - len(after))
+        return inner is not None and is_text(inner[0])
 
 
 def _is_usual(event: bytes) -> bool:

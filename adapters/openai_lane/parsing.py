@@ -8,14 +8,19 @@ import orjson
 
 def parse(data: bytes) -> Any:
     """Return the value, None for what no JSON reader would take."""
+    return parse_soundly(data)[0]
+
+
+def parse_soundly(data: bytes) -> tuple[Any, bool]:
+    """Return the value, and whether every JSON reader would take it."""
     try:
-        return orjson.loads(data)
+        return orjson.loads(data), True
     except orjson.JSONDecodeError:
         pass
     try:
-        return json.loads(data.decode("utf-8-sig", "replace"), strict=False)
+        return json.loads(data.decode("utf-8-sig", "replace"), strict=False), False
     except (ValueError, RecursionError):
-        return None
+        return None, False
 
 
 def dumps(value: Any) -> bytes:

@@ -52,7 +52,7 @@ class ResponsesStream(PassStream):
             return self._fail(problem)
         self._kept.append(chunk)
         self._remember(chunk)
-        self._whole = self._whole or kind in _LAST
+        self._whole = self._whole or (isinstance(kind, str) and kind in _LAST)
         return event
 
     def _remember(self, chunk: JSON) -> None:

@@ -13,7 +13,7 @@ from adapters.openai_lane.parsing import parse
 
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 # One JSON string's inside, from its first quote to its last: no control characters, no surrogates.
-_INNER = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+')
+INNER = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+')
 _NOISE = re.compile(rb'"obfuscation":"([A-Za-z0-9]*)')  # OpenAI's padding, another in each event
 _PADDING = re.compile(rb"[A-Za-z0-9]*+")
 _PROBE = b"\\u2042"
@@ -31,7 +31,7 @@ class Shape:
         """Return where the text ends of an event of this shape that begins in `block` at `at`; -1 if none does."""
         if not block.startswith(self.before, at):
             return -1
-        inner = _INNER.match(block, at + len(self.before))
+        inner = INNER.match(block, at + len(self.before))
         assert inner is not None
         return inner.end() if block.startswith(self.after, inner.end()) else -1
 
@@ -67,7 +67,7 @@ class Run:
             text_end = shape.end_of_text(block, at)
             end = shape.end(block, text_end) if text_end >= 0 else -1
             text = block[at + skip : text_end]
-            if end < 0 or not _is_text(text):
+            if end < 0 or not is_text(text):
                 break
             self.texts.append(text)
             self.size += max(1, text_end - at - skip)
@@ -110,7 +110,7 @@ def shape_of(event: bytes, chunk: JSON | None = None) -> Shape | None:
     start = re.search(rb'"%b"\s*:\s*"' % key.encode(), event)
     if start is None:
         return None
-    inner = _INNER.match(event, start.end())
+    inner = INNER.match(event, start.end())
     assert inner is not None
     shape = _shape(event[: start.end()], event[inner.end() :])
     other = shape.read(
@@ -123,7 +123,8 @@ def shape_of(event: bytes, chunk: JSON | None = None) -> Shape | None:
     )
 
 
-def _is_text(text: bytes) -> bool:
+def is_text(text: bytes) -> bool:
+    """Tell whether it is UTF-8 by itself."""
     if text.isascii():
         return True
     try:

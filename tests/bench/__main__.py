@@ -18,7 +18,7 @@ from tests.bench.load import ask
 from tests.bench.peers import ROOT, MissingError, Peer, Provider, all_peers, cache_dir
 from tests.bench.picture import picture
 from tests.bench.table import Figures, figures, ratios, table
-from tests.bench.trial import Result, Trial, VoidError, paced
+from tests.bench.trial import Latency, Result, Trial, VoidError, latencies
 
 
 def main() -> int:
@@ -78,7 +78,7 @@ async def _rounds(peers: list[Peer], args: argparse.Namespace) -> tuple[dict[str
         print("only one core: load and proxy disturb each other, compare nothing", file=sys.stderr)
     os.sched_setaffinity(0, cores.rest)
     results: dict[str, list[Result]] = {peer.name: [] for peer in peers}
-    direct: dict[str, list[tuple[float, float]]] = {peer.name: [] for peer in peers}
+    direct: dict[str, list[Latency]] = {peer.name: [] for peer in peers}
     voids: dict[str, str] = {}
     for number in range(args.rounds):
         for peer in peers[number % len(peers) :] + peers[: number % len(peers)]:  # nobody is always first
@@ -98,7 +98,7 @@ async def _rounds(peers: list[Peer], args: argparse.Namespace) -> tuple[dict[str
     return {name: figures(found, direct[name]) for name, found in results.items() if found}, voids
 
 
-async def _trial(peer: Peer, cache: Path, cores: measure.Cores, seconds: float) -> tuple[tuple[float, float], Result]:
+async def _trial(peer: Peer, cache: Path, cores: measure.Cores, seconds: float) -> tuple[Latency, Result]:
     """Measure one peer beside a provider of its own; return the latency without a proxy, and the figures."""
     upstream = subprocess.Popen([sys.executable, "-m", "tests.bench.upstream"], cwd=ROOT, stdout=subprocess.PIPE)
     try:
@@ -108,7 +108,7 @@ async def _trial(peer: Peer, cache: Path, cores: measure.Cores, seconds: float) 
             raise VoidError("the benchmark's own provider did not start")
         provider = Provider(ports["plain"], ports["tls"], ports["ca"])
         bare = ask("127.0.0.1", provider.port, path="/v1/chat/completions", headers={"authorization": "Bearer x"})
-        latency = await paced(bare, min(seconds, 2.0))
+        latency = await latencies(bare, min(seconds, 2.0))
         return latency, await Trial(peer, cache, provider, cores, seconds=seconds).run()
     finally:
         upstream.kill()
@@ -130,7 +130,8 @@ def _say(
         f"median (lowest–highest) of {args.rounds} rounds of {args.seconds:g} s; each proxy on one core, load and provider on another"
     )
     print(
-        "CPU per chunk holds its share of its call; added latency is to the same call without a proxy, at 40 calls a second"
+        "CPU per chunk holds its share of its call; added latency is to the same call without a proxy, one call at a time, "
+        "and at 40 calls a second (cold caches)"
     )
     print(facts)
     for name, version in versions.items():

@@ -3,22 +3,26 @@
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from tests.bench.trial import Result
+from tests.bench.trial import Latency, Result
 
 COLUMNS = {
     "us_per_call": ("CPU µs/call", 0), "us_per_chunk": ("CPU µs/chunk", 1), "calls_per_s": ("calls/s", 0),
-    "added_p50_ms": ("added p50 ms", 2), "added_p99_ms": ("added p99 ms", 2), "idle_mb": ("MB idle", 0),
+    "added_p50_ms": ("added p50 ms", 2), "added_p99_ms": ("added p99 ms", 2), "cold_p50_ms": ("at 40/s p50 ms", 2), "idle_mb": ("MB idle", 0),
     "loaded_mb": ("MB loaded", 0), "ready_s": ("ready s", 2), "store_us_per_call": ("store µs/call", 0),
 }  # fmt: skip
 
 Figures = dict[str, list[float]]  # of one peer: by column, one number for each round
 
 
-def figures(results: Sequence[Result], direct: Sequence[tuple[float, float]]) -> Figures:
+def figures(results: Sequence[Result], direct: Sequence[Latency]) -> Figures:
     """Return one peer's numbers by column; `direct` is the latency without a proxy, of the same rounds."""
     found: Figures = {name: [] for name in COLUMNS}
-    for result, (p50_ms, p99_ms) in zip(results, direct, strict=True):
-        row = result.dump() | {"added_p50_ms": result.p50_ms - p50_ms, "added_p99_ms": result.p99_ms - p99_ms}
+    for result, bare in zip(results, direct, strict=True):
+        seen = result.latency
+        row = result.dump() | {
+            "added_p50_ms": seen.p50_ms - bare.p50_ms, "added_p99_ms": seen.p99_ms - bare.p99_ms,
+            "cold_p50_ms": seen.cold_p50_ms - bare.cold_p50_ms,
+        }  # fmt: skip
         for name, values in found.items():
             if (value := row[name]) is not None:
                 values.append(value)

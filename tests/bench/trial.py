@@ -1,7 +1,7 @@
 """One trial: start one proxy, ask it in four ways, stop it. What is measured is what that process tree did in between.
 
-The order is: ready (first whole answer), idle memory, a closed loop of calls, a closed loop of streams, then a slow pace for
-latency. An answer that is not right voids the trial.
+The order is: ready (first whole answer), idle memory, a closed loop of calls, a closed loop of streams, then one call at a
+time and a slow pace for latency. An answer that is not right voids the trial.
 """
 
 import asyncio
@@ -39,8 +39,7 @@ class Result:
     us_per_call: float
     us_per_chunk: float
     calls_per_s: float
-    p50_ms: float
-    p99_ms: float
+    latency: "Latency"
     idle_mb: float
     loaded_mb: float
     ready_s: float
@@ -48,7 +47,7 @@ class Result:
 
     def dump(self) -> dict[str, float | None]:
         """Return the figures by name."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "latency"}
 
 
 class Trial:
@@ -87,10 +86,10 @@ class Trial:
         calls = await self._window(self._ask(launch), CONNECTIONS)
         loaded_mb = measure.memory_bytes(self._pids) / 1e6
         streams = await self._window(self._ask(launch, stream=True), STREAMS)
-        p50_ms, p99_ms = await paced(self._ask(launch), self._seconds)
+        latency = await latencies(self._ask(launch), self._seconds)
         return Result(
             us_per_call=calls.cpu_us / calls.calls, us_per_chunk=streams.cpu_us / max(1, streams.chunks),
-            calls_per_s=calls.calls / calls.seconds, p50_ms=p50_ms, p99_ms=p99_ms, idle_mb=idle_mb,
+            calls_per_s=calls.calls / calls.seconds, latency=latency, idle_mb=idle_mb,
             loaded_mb=max(loaded_mb, measure.memory_bytes(self._pids) / 1e6), ready_s=ready_s,
             store_us_per_call=calls.store_us / calls.calls if self._store else None,
         )  # fmt: skip
@@ -159,9 +158,23 @@ class _Window:
     seconds: float
 
 
-async def paced(what: Ask, seconds: float) -> tuple[float, float]:
-    """Return p50 and p99 in ms at a slow pace. Raises VoidError."""
-    load = Load(what, PACED_CONNECTIONS, every_s=PACED_EVERY_S)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """How long calls take in ms: one at a time, each as soon as the last is answered; and at a slow pace, when caches have gone cold."""
+
+    p50_ms: float
+    p99_ms: float
+    cold_p50_ms: float
+
+
+async def latencies(what: Ask, seconds: float) -> Latency:
+    """Measure it. Raises VoidError."""
+    p50_ms, p99_ms = await _quantiles(Load(what, 1), seconds)
+    cold_p50_ms, _ = await _quantiles(Load(what, PACED_CONNECTIONS, every_s=PACED_EVERY_S), seconds)
+    return Latency(p50_ms=p50_ms, p99_ms=p99_ms, cold_p50_ms=cold_p50_ms)
+
+
+async def _quantiles(load: Load, seconds: float) -> tuple[float, float]:
     await load.start()
     await asyncio.sleep(WARM_S / 2)
     load.tally.latencies_ns.clear()
@@ -169,7 +182,7 @@ async def paced(what: Ask, seconds: float) -> tuple[float, float]:
     await load.stop()
     found = sorted(load.tally.latencies_ns)
     if load.tally.errors or not found:
-        raise VoidError(load.tally.first_error or "no call ended at a slow pace")
+        raise VoidError(load.tally.first_error or "no call ended of those that were asked one at a time")
     return found[len(found) // 2] / 1e6, found[min(len(found) - 1, len(found) * 99 // 100)] / 1e6
 
 
