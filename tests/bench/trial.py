@@ -127,7 +127,7 @@ class Trial:
         while perf_counter() < until_s:
             if process.poll() is not None:
                 raise VoidError(f"it ended with code {process.returncode}")
-            load = Load(self._ask(launch), 1)
+            load = Load(self._ask(launch), 1, every_s=READY_S_MAX)  # one call: another would be cut short, and counted
             try:
                 await load.start()
             except OSError:
