@@ -136,8 +136,9 @@ class ClaudeStream(StreamTranslator):
         if not isinstance(message, dict):
             return
         writer = self._writer
-        writer.id = _text(message.get("id")) or writer.id
-        writer.model = _text(message.get("model")) or writer.model
+        if not self.started:  # one that comes late does not rename what was written
+            writer.id = _text(message.get("id")) or writer.id
+            writer.model = _text(message.get("model")) or writer.model
         self._usage = merged({}, message.get("usage"))
         tier = tier_of(self._usage)
         if tier:
