@@ -27,11 +27,11 @@ _RETRY_AFTER_S = 1.0
 class Units:
     """Microseconds of the store's one core for each command; three budgets a call."""
 
-    reserve_us: float = 79.0
-    settle_us: float = 75.0
-    extend_us: float = 21.0
-    extend_hold_us: float = 17.0
-    poll_us: float = 8.0
+    reserve_us: float = 62.0
+    settle_us: float = 65.0
+    extend_us: float = 42.0
+    extend_hold_us: float = 15.0
+    poll_us: float = 20.0
 
     @classmethod
     def read(cls, file: str) -> "Units":
