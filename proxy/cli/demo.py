@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 PACE_TOKENS_PER_S = 40
-BUDGET_USD = "0.21"
+BUDGET_USD = "0.32"  # some five calls of the built-in provider
 _EXAMPLE = """example:
   bursar demo          then paste what it prints; after a few calls the budget refuses
 """
