@@ -124,9 +124,10 @@ class Charge:
         """Settle now; counts in a thread where the provider did not. Only the first call has an effect."""
         self.outcome = outcome
         if self.receipt is None:
-            usages = self._reported()
-            if usages is None:
-                usages = [await self._usage(attempt) for attempt in self._attempts]
+            usages = []
+            for attempt in self._attempts:
+                usage = _known(attempt)
+                usages.append(await asyncio.to_thread(attempt.meter.usage) if usage is None else usage)
             if self.receipt is None:
                 self._settle(usages)
         assert self.receipt is not None
@@ -137,28 +138,11 @@ class Charge:
         if self.receipt is not None or self._closing:
             return
         self._closing = True
-        usages = self._reported()
-        if usages is None:
+        usages = [usage for attempt in self._attempts if (usage := _known(attempt)) is not None]
+        if len(usages) < len(self._attempts):
             self.till.supervisor.spawn(self.finish(self.outcome), name="finish")
         else:
             self._settle(usages)
-
-    def _reported(self) -> list[Usage] | None:
-        """Return what each attempt used; None if one has to be counted."""
-        usages = []
-        for attempt in self._attempts:
-            usage = attempt.meter.reported if attempt.billable else _NOTHING
-            if usage is None:
-                return None
-            usages.append(usage)
-        return usages
-
-    async def _usage(self, attempt: Attempt) -> Usage:
-        if not attempt.billable:
-            return _NOTHING
-        if attempt.meter.reported is not None:
-            return attempt.meter.reported
-        return await asyncio.to_thread(attempt.meter.usage)
 
     def _settle(self, usages: list[Usage]) -> None:
         total, cost, version, billable = _sum(self._attempts, usages)
@@ -203,6 +187,11 @@ class charged:  # noqa: N801 - reads as the verb that it is: async with charged(
     async def __aexit__(self, *_: object) -> None:
         assert self._charge is not None
         self._charge.close()
+
+
+def _known(attempt: Attempt) -> Usage | None:
+    """Return what an attempt used; None if that has to be counted."""
+    return attempt.meter.reported if attempt.billable else _NOTHING
 
 
 def _json(record: dict[str, Any]) -> bytes:

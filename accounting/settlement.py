@@ -46,7 +46,7 @@ class Settlement:
             _countable(s.input_tokens), _countable(s.output_tokens), _countable(s.cost_nanousd), DAYS_KEPT_MS, len(self.rows), run_id,
         ]  # fmt: skip
         for _, _, field, held, actual, expiry_ms in self.rows:
-            head += (field, held, actual if actual <= AMOUNT_MAX else _countable(actual), expiry_ms)
+            head += (field, held, _countable(actual), expiry_ms)
         return head
 
     def dump(self) -> bytes:
@@ -69,15 +69,16 @@ class Settlement:
 
 def settlement(hold: Hold, spent: Spent) -> Settlement:
     """Return what settling `hold` with `spent` means for each of its budgets."""
-    s = spent
-    taken = amounts_by_unit(s.requests, s.input_tokens, s.output_tokens, s.cost_nanousd) if s.record else None
+    taken = amounts_by_unit(spent.requests, spent.input_tokens, spent.output_tokens, spent.cost_nanousd)
+    if not spent.record:
+        taken = dict.fromkeys(taken, 0)
     rows = [
         (
             row.counters_key,
             row.holds_key,
             row.field,
-            _held(row) if row.cover_seq else row.amount,
-            taken[row.budget.unit] if taken else 0,
+            _held(row),
+            taken[row.budget.unit],
             row.expiry_ms,
         )
         for row in hold.rows
@@ -105,10 +106,7 @@ def overspent(item: Settlement, hold: Hold) -> dict[str, int]:
 
 def open_note(hold: Hold) -> dict[str, Any]:
     """Return what the journal must know of a hold to settle it after a crash."""
-    rows = [
-        (r.counters_key, r.holds_key, r.field, _held(r) if r.cover_seq else r.amount, r.expiry_ms, r.budget.unit)
-        for r in hold.rows
-    ]
+    rows = [(r.counters_key, r.holds_key, r.field, _held(r), r.expiry_ms, r.budget.unit) for r in hold.rows]
     return {
         "seq": hold.seq,
         "id": hold.request_id,

@@ -93,11 +93,8 @@ class Gateway:
         self, request: Request, operation: Operation, raw: bytes, request_id: str, began_s: float
     ) -> tuple[Admitted, Rules]:
         """Return the call as it may be reserved, and the rules that say so. Raises ClientError."""
-        rules, headers = self.rules, request.headers
-        try:
-            principal = rules.gate.admit(headers, self.till.ledger.now_ms())
-        except ClientError:
-            rules, principal = await self.admit(headers)
+        headers = request.headers
+        rules, principal = await self.admit(headers)
         asked = read_request(operation, raw, self.defaults)
         if principal.user_from is not None:
             principal = end_user(principal, headers, asked.body)

@@ -27,18 +27,11 @@ class Places:
         self._free_at_s: float | None = None
         self.taken = 0
 
-    def take_now(self) -> bool:
-        """Take a place if one is free and nobody waits; else return False."""
-        if self.taken >= self._most or self._queue:
-            return False
-        self.taken += 1
-        if self.taken == 1:
-            self._idle.clear()
-        return True
-
     async def take(self) -> None:
         """Take a place, waiting for one if need be. Raises ClientError 503."""
-        if self.take_now():
+        if self.taken < self._most and not self._queue:
+            self.taken += 1
+            self._idle.clear()
             return
         if len(self._queue) >= self._queue_max:
             raise self._full()

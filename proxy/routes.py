@@ -47,10 +47,7 @@ class Routes:
     async def handle(self, request: Request) -> Answer:
         """Answer one request; every ClientError becomes its answer here, and nowhere else."""
         request_id = "req_" + os.urandom(12).hex()
-        operation = CALLS.get(request.path)
         try:
-            if operation is not None and request.method == "POST":  # as nearly all are
-                return await self._call(request, operation, request_id)
             return await self._dispatch(request, request_id)
         except ClientError as error:
             self.telemetry.refused(error, request_id)
@@ -84,11 +81,8 @@ class Routes:
         return Response(body=orjson.dumps(body), content_type="application/json", headers={"x-request-id": request_id})
 
     async def _call(self, request: Request, operation: Operation, request_id: str) -> Answer:
-        if self.draining or not request.complete:
-            await self._received(request)
-        if not self.places.take_now():
-            await self.places.take()
-        self.telemetry.flying += 1
+        await self._received(request)
+        await self._take_place()
         try:
             return await self.gateway.call(request, operation, request_id)
         finally:
@@ -100,7 +94,6 @@ class Routes:
         if not request.complete:
             await self.gateway.admit(request.headers)
             await self.gateway.body(request)  # the request keeps it
-            self._go_on()
 
     async def _caller(self, request: Request, *, ask_store: bool = True) -> Principal:
         """Who asks, and for which of its end users if a header says so."""

@@ -93,10 +93,9 @@ class Telemetry:
             route.first_token.note(receipt.first_token_s)
         route.input.note(usage.input)
         route.output.note(usage.output)
-        tokens = self.tokens.totals
         for key, count in zip(route.tokens, (usage.input, usage.output, usage.cached, usage.reasoning), strict=True):
             if count:
-                tokens[key] = tokens.get(key, 0) + count
+                self.tokens.add(key, count)
         if receipt.cost_nanousd:
             self.cost.add((provider, model), receipt.cost_nanousd / NANO)
         if usage.estimated:

@@ -245,8 +245,6 @@ class FileJournal:
         if size_bytes > RECORD_BYTES_MAX:
             msg = f"a record of {size_bytes} bytes is too large for the journal"
             raise JournalError(msg)
-        if size_bytes <= self._segments[-1].left_bytes:
-            return self._segments[-1]
         if self._stopping.is_set():
             msg = "the journal is closed"
             raise JournalError(msg)
