@@ -42,7 +42,7 @@ _numbers = itertools.count()
 BASE = """
 listen: 127.0.0.1:0
 ops: {{listen: "127.0.0.1:0"{ops}}}
-store: {{url: "{store}", prefix: "{prefix}", data_dir: "{data_dir}"}}
+store: {{url: "{store}", prefix: "{prefix}", data_dir: "{data_dir}", deadline_ms: {deadline_ms}}}
 log: {{level: info, format: json}}
 """
 PROVIDERS = 'providers: {{fake: {{kind: fake, base_url: "{fake}", api_keys: ["' + PROVIDER_KEY + '"]}}}}\n'
@@ -234,11 +234,26 @@ class Reply:
 
 
 def config_text(
-    store, data_dir, fake_url, *, prefix=None, providers=None, models=MODELS, keys=KEYS, prices=PRICES, more="", ops=""
+    store,
+    data_dir,
+    fake_url,
+    *,
+    prefix=None,
+    providers=None,
+    models=MODELS,
+    keys=KEYS,
+    prices=PRICES,
+    more="",
+    ops="",
+    deadline_ms=1000,
 ):
-    """YAML for one house; `more` is further top-level keys."""
+    """YAML for one house; `more` is further top-level keys.
+
+    A machine that runs all tests at once may leave a store without a turn for the default's 250 ms.
+    """
     prefix = prefix or f"t{os.getpid()}x{next(_numbers)}"
-    text = BASE.format(store=store if isinstance(store, str) else store.url, prefix=prefix, data_dir=data_dir, ops=ops)
+    url = store if isinstance(store, str) else store.url
+    text = BASE.format(store=url, prefix=prefix, data_dir=data_dir, ops=ops, deadline_ms=deadline_ms)
     providers = PROVIDERS if providers is None else providers
     return text + providers.format(fake=fake_url) + models + keys + prices + more
 

@@ -81,8 +81,10 @@ async def bursts(store, tmp_path, *, calls, runs):
     seen = []
     async with AsyncExitStack() as stack:
         fake = await stack.enter_async_context(FakeProvider(count=counted, keep_requests=1))
-        text = config_text(store, tmp_path / "0", fake.url, prefix=prefix, keys=keys_for(runs), more=MORE)
-        text = text.replace("level: info", "level: warning").replace('prefix: "', 'deadline_ms: 5000, prefix: "')
+        text = config_text(
+            store, tmp_path / "0", fake.url, prefix=prefix, keys=keys_for(runs), more=MORE, deadline_ms=5000
+        )
+        text = text.replace("level: info", "level: warning")
         files = []
         for number in range(PROCESSES):
             (tmp_path / str(number)).mkdir()

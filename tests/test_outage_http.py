@@ -25,7 +25,7 @@ SLACK_S = 0.7  # for a machine with other work
 
 @pytest.fixture
 async def h(own_store, tmp_path):
-    async with house(own_store, tmp_path, keys=TWO_KEYS, more=BUDGETS) as made:
+    async with house(own_store, tmp_path, keys=TWO_KEYS, more=BUDGETS, deadline_ms=250) as made:
         made.store = own_store
         for key in (None or BOB, CAROL):
             assert (await made.chat(key=key)).status == 200
@@ -118,7 +118,7 @@ async def test_a_call_in_flight_survives_the_outage_and_is_settled_after_it(h):
 
 async def test_a_sidecar_starts_without_the_store_and_serves_when_it_is_there(own_store, tmp_path):
     own_store.stop()
-    async with house(own_store, tmp_path, keys=TWO_KEYS, more=BUDGETS) as h:
+    async with house(own_store, tmp_path, keys=TWO_KEYS, more=BUDGETS, deadline_ms=250) as h:
         assert (await h.chat()).status == 503
         assert (await h.ops("/readyz")).status == 503
         own_store.start()

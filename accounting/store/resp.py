@@ -23,6 +23,9 @@ Told: TypeAlias = Callable[[Any], None]  # gets a reply, or the StoreError in it
 REPLY_BYTES_MAX = 64 * 1024 * 1024
 PENDING_MAX = 20_000
 _NEVER_S = float("inf")
+_LAG_S = 0.03  # of our own loop: a command that left so late, or a look so late, is no sign of a server that is away
+_EXCUSE_S = 0.1  # what the server is given then to answer in, from when we are back
+_EXCUSED_MAX_S = 1.0  # past a deadline, however often we are late
 _log = logging.getLogger("bursar")
 
 
@@ -71,6 +74,8 @@ class Connection(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None  # one for all: it goes off at the earliest deadline
         self._watch_at_s = _NEVER_S
         self._out: list[bytes] = []
+        self._out_s = 0.0  # since when the first of them waits to leave
+        self._excused_until_s = 0.0  # we were late ourselves: no deadline counts before
         self._transport: asyncio.Transport | None = None
         self._heard_s = 0.0  # when the server last said something, or had nothing to say
         self._reply_bytes = 0  # of a reply that is not whole yet
@@ -131,6 +136,7 @@ class Connection(asyncio.Protocol):
         if not waiting:
             self._heard_s = self._loop.time()
         if not self._out:
+            self._out_s = self._loop.time()
             self._loop.call_soon(self._flush)
         self._out.append(packed)
         waiting.append((future, until_s))
@@ -146,6 +152,7 @@ class Connection(asyncio.Protocol):
         self._lose("the connection to the store was closed")
 
     def _flush(self) -> None:
+        self._excuse(self._out_s)
         if self._transport is not None and not self.closed:
             self._transport.write(b"".join(self._out))
         self._out.clear()
@@ -156,17 +163,26 @@ class Connection(asyncio.Protocol):
         self._watch_at_s = until_s
         self._watch = self._loop.call_at(until_s, self._late)
 
+    def _excuse(self, due_s: float) -> float:
+        """Return the time; the server is not blamed for what we ourselves did later than was due."""
+        now_s = self._loop.time()
+        if now_s - due_s > _LAG_S:
+            self._excused_until_s = now_s + _EXCUSE_S
+        return now_s
+
     def _late(self) -> None:
         # The reply may lie in the socket unread if our own loop was busy: let it poll once more before giving up.
-        now_s = self._loop.time()
+        now_s = self._excuse(self._watch_at_s)
         self._loop.call_soon(lambda: self._loop.call_soon(self._give_up, now_s))
 
     def _give_up(self, now_s: float) -> None:
         """Give up what was due then; from now on watch what is due next."""
-        next_s = _NEVER_S
+        next_s, excused_until_s = _NEVER_S, self._excused_until_s
         for future, until_s in tuple(self._waiting):
             if future.done():
                 continue
+            if until_s < excused_until_s:
+                until_s = min(excused_until_s, until_s + _EXCUSED_MAX_S)  # noqa: PLW2901 - its deadline, as it now is
             if until_s <= now_s:
                 future.set_exception(StoreUnavailableError("the store did not answer in time"))
             else:

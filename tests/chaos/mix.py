@@ -131,6 +131,7 @@ class Mix:
                     config_text(
                         f"redis://127.0.0.1:{place.store.port}", self.folder / f"data{number}",
                         f"http://127.0.0.1:{place.upstream.port}/v1", prefix=PREFIX, keys=KEYS, more=BUDGETS,
+                        deadline_ms=250,
                     )
                 )  # fmt: skip
                 self.places.append(place)

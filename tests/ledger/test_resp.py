@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 
 import pytest
 
@@ -57,15 +58,40 @@ SLOW = "for i = 1, 10000000 do end return 'at last'"  # some 50 ms
 
 async def test_a_reply_that_lies_in_the_socket_at_the_deadline_is_read(raw):
     """Our own loop was busy when the deadline came: the store was not late, we were."""
-    loop = asyncio.get_running_loop()
-
-    def busy():
-        until = loop.time() + 0.4
-        while loop.time() < until:
-            pass
-
-    loop.call_later(0.02, busy)
+    asyncio.get_running_loop().call_later(0.02, busy)
     assert await raw.call("EVAL", SLOW, 0, deadline_s=0.02) == b"at last"
+
+
+async def test_a_command_that_left_late_is_waited_for(raw):
+    """Our own loop was busy before the command could leave (ranks were loading): the store has had no time at all."""
+    asyncio.get_running_loop().call_soon(busy)
+    assert await raw.call("EVAL", SLOW, 0, deadline_s=0.02) == b"at last"
+
+
+async def test_however_late_we_are_a_store_that_is_silent_is_given_up(monkeypatch):
+    monkeypatch.setattr(resp, "_EXCUSED_MAX_S", 0.2)
+    loop = asyncio.get_running_loop()
+    always = asyncio.create_task(always_busy())
+    async with fake_store(lambda words: b"" if words[0] == b"PING" else None) as server:
+        one = await connect(server.address, timeout_s=20)
+        began_s = loop.time()
+        with pytest.raises(StoreUnavailableError, match="in time"):
+            await asyncio.wait_for(one.call("PING", deadline_s=0.02), 20)
+        assert one._excused_until_s > began_s  # it was excused, for a while
+        one.close()
+    always.cancel()
+
+
+def busy(seconds=0.4):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+async def always_busy():
+    while True:
+        busy(0.05)
+        await asyncio.sleep(0)
 
 
 RUBBISH = [
