@@ -21,7 +21,6 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ONCE = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"api-key", b"expect"}
 )
-_JUDGED = (b"host", b"content-length", b"content-type", b"connection", b"transfer-encoding", b"expect", b"upgrade")
 _NOT_HOP_BY_HOP = frozenset(
     {"host", "content-length", "transfer-encoding", "content-type", "authorization", "api-key", "expect"}
 )
@@ -53,12 +52,14 @@ def fault(
         found, twice = _joined(headers)
         if twice:
             return 400, f"The header {twice} was sent twice."
-    size_bytes = 4 * len(headers) + sum(map(len, found)) + sum(map(len, found.values()))
+    size_bytes = 4 * len(headers) + len(b"".join(found)) + len(b"".join(found.values()))
     if len(headers) > HEADERS_MAX or size_bytes > HEAD_BYTES_MAX:
         return 431, f"The request has more than {HEADERS_MAX} headers, or they are larger than {HEAD_BYTES_MAX} bytes."
     # what goes into a cache holds no key; and of the length only that there is one, since the parser has judged the number
-    judged = tuple([(name, found[name] if name != b"content-length" else b"") for name in _JUDGED if name in found])
-    return _head_fault(method, target, version, judged)
+    said, has_length = found.get, b"content-length" in found
+    framing = said(b"transfer-encoding"), has_length
+    offers = said(b"connection", b""), said(b"upgrade"), said(b"expect")
+    return _head_fault(method, target, version, said(b"host", b""), framing, offers)
 
 
 def _joined(headers: RawHeaders) -> tuple[dict[bytes, bytes], str]:
@@ -83,26 +84,29 @@ def foreign(headers: RawHeaders) -> bool:
 
 @lru_cache(maxsize=64)
 def _head_fault(
-    method: str, target: str, version: tuple[int, int], headers: tuple[tuple[bytes, bytes], ...]
+    method: str,
+    target: str,
+    version: tuple[int, int],
+    host: bytes,
+    framing: tuple[bytes | None, bool],  # transfer-encoding, and whether there is a content-length
+    offers: tuple[bytes, bytes | None, bytes | None],  # connection, upgrade, expect
 ) -> tuple[int, str] | None:
     """Judge what the heads of a client's calls have in common; remembered, since it is the same each time."""
     if version not in ((1, 1), (1, 0)):
         return 505, "Only HTTP/1.1 and HTTP/1.0 are spoken here."
-    by_name = dict(headers)
-    host = by_name.get(b"host", b"").decode("latin-1")
+    named = host.decode("latin-1")
     return (
-        _framing_fault(version, by_name)
-        or _host_fault(host, version)
-        or _target_fault(method, target, host)
-        or _connection_fault(version, by_name)
+        _framing_fault(version, *framing)
+        or _host_fault(named, version)
+        or _target_fault(method, target, named)
+        or _connection_fault(version, *offers)
     )
 
 
-def _framing_fault(version: tuple[int, int], headers: dict[bytes, bytes]) -> tuple[int, str] | None:
-    encoding = headers.get(b"transfer-encoding")
+def _framing_fault(version: tuple[int, int], encoding: bytes | None, has_length: bool) -> tuple[int, str] | None:
     if encoding is None:
         return None
-    if version == (1, 0) or b"content-length" in headers:
+    if version == (1, 0) or has_length:
         return 400, "The length of the body was given in two ways."
     if encoding.lower() != b"chunked":
         return 400, "A body comes as it is, or chunked; no other transfer-encoding is known here."
@@ -130,13 +134,14 @@ def _target_fault(method: str, target: str, host: str) -> tuple[int, str] | None
     return None
 
 
-def _connection_fault(version: tuple[int, int], headers: dict[bytes, bytes]) -> tuple[int, str] | None:
-    listed = {word.strip().lower() for word in headers.get(b"connection", b"").decode("latin-1").split(",")}
+def _connection_fault(
+    version: tuple[int, int], connection: bytes, upgrade: bytes | None, expect: bytes | None
+) -> tuple[int, str] | None:
+    listed = {word.strip().lower() for word in connection.decode("latin-1").split(",")}
     if listed & _NOT_HOP_BY_HOP:
         return 400, "The Connection header lists a header that is not the connection's."
-    if b"upgrade" in headers and "upgrade" in listed and not _harmless(headers[b"upgrade"]):
+    if upgrade is not None and "upgrade" in listed and not _harmless(upgrade):
         return 400, "No other protocol is spoken here."
-    expect = headers.get(b"expect")
     if expect is not None and (expect.lower() != b"100-continue" or version == (1, 0)):
         return 417, "Nothing but 100-continue can be expected here."
     return None

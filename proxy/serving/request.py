@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from proxy.errors import ClientError
 from proxy.serving.headers import Headers
 from proxy.serving.heads import Dates
-from proxy.serving.target import decoded, fields, split
+from proxy.serving.target import fields, read
 from proxy.wellformed import folded
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ class Request:
         self.raw_headers, self.keep_alive = raw_headers, keep_alive
         self.folded = folded(raw_headers)
         self.headers = Headers(self.folded)
-        self.raw_path, self.raw_query = split(target)  # as sent, without the question mark
-        self.path = decoded(self.raw_path)
+        self.raw_path, self.raw_query, self.path = read(target)  # the first two as sent, without the question mark
         self.expects = b"expect" in self.folded  # the client waits to be told that its body is wanted
         self.complete = False  # the body has come to its end
         self.broken = False  # it never will
@@ -103,7 +102,7 @@ class Request:
     @property
     def content_length(self) -> int | None:
         """What the head says; None for a body in chunks, and for none."""
-        said = self.headers.get("content-length")
+        said = self.folded.get(b"content-length")
         return None if said is None else int(said)
 
     async def read(self) -> bytes:
