@@ -25,35 +25,19 @@ _NOT_HOP_BY_HOP = frozenset(
     {"host", "content-length", "transfer-encoding", "content-type", "authorization", "api-key", "expect"}
 )
 
-RawHeaders = Sequence[tuple[bytes, bytes]]
+ByName = Mapping[bytes, bytes]  # headers by their names in lower case; of a name that was sent twice the first
+Again = Sequence[tuple[bytes, bytes]]  # the headers whose name had come before
 
 
-def folded(headers: RawHeaders) -> dict[bytes, bytes]:
-    """Return the headers by name in lower case; of a name that was sent twice the first."""
-    by_name = {name.lower(): value for name, value in headers}
-    if len(by_name) < len(headers):
-        by_name = {name.lower(): value for name, value in reversed(headers)}
-    return by_name
-
-
-def fault(
-    method: str,
-    target: str,
-    version: tuple[int, int],
-    headers: RawHeaders,
-    by_name: Mapping[bytes, bytes] | None = None,
-) -> tuple[int, str] | None:
-    """Return status and sentence of what is wrong with a head, None if nothing is. The sentence quotes nothing of it.
-
-    `by_name` are the same headers `folded`, where the caller has them.
-    """
-    found = folded(headers) if by_name is None else by_name
-    if len(found) < len(headers):
-        found, twice = _joined(headers)
-        if twice:
-            return 400, f"The header {twice} was sent twice."
-    size_bytes = 4 * len(headers) + len(b"".join(found)) + len(b"".join(found.values()))
-    if len(headers) > HEADERS_MAX or size_bytes > HEAD_BYTES_MAX:
+def fault(method: str, target: str, version: tuple[int, int], headers: ByName, again: Again) -> tuple[int, str] | None:
+    """Return status and sentence of what is wrong with a head, None if nothing is. The sentence quotes nothing of it."""
+    found, count = headers, len(headers) + len(again)
+    if again:
+        if twice := [name for name, _ in again if name in _ONCE]:
+            return 400, f"The header {twice[0].decode('latin-1')} was sent twice."
+        found = _joined(headers, again)
+    size_bytes = 4 * count + len(b"".join(found)) + len(b"".join(found.values()))
+    if count > HEADERS_MAX or size_bytes > HEAD_BYTES_MAX:
         return 431, f"The request has more than {HEADERS_MAX} headers, or they are larger than {HEAD_BYTES_MAX} bytes."
     # what goes into a cache holds no key; and of the length only that there is one, since the parser has judged the number
     said, has_length = found.get, b"content-length" in found
@@ -62,24 +46,25 @@ def fault(
     return _head_fault(method, target, version, said(b"host", b""), framing, offers)
 
 
-def _joined(headers: RawHeaders) -> tuple[dict[bytes, bytes], str]:
-    """Return the headers by name, those sent in parts as one; and the name of one that was sent twice and must not be."""
-    found: dict[bytes, bytes] = {}
-    for raw_name, value in headers:
-        name = raw_name.lower()
-        if name in found and name in _ONCE:
-            return found, name.decode("latin-1")
-        found[name] = found[name] + b"," + value if name in found else value
-    return found, ""
-
-
-def foreign(headers: RawHeaders) -> bool:
+def foreign(headers: ByName, again: Again) -> bool:
     """Tell whether a request that needs no key comes from a page of another site: by name rebinding, or by its own word."""
-    by_name = {name.lower(): value.decode("latin-1") for name, value in headers}
-    if _LOOPBACK.fullmatch(by_name.get(b"host", "")) is None:
+    found = _joined(headers, again) if again else headers
+    if not _is_loopback(found.get(b"host", b"")):
         return True
-    origin = by_name.get(b"origin")
-    return origin is not None and _LOOPBACK.fullmatch(origin.partition("://")[2]) is None
+    origin = found.get(b"origin")
+    return origin is not None and not _is_loopback(origin.partition(b"://")[2])
+
+
+def _joined(headers: ByName, again: Again) -> dict[bytes, bytes]:
+    """Return the headers by name, those sent in parts as one."""
+    found = dict(headers)
+    for name, value in again:
+        found[name] += b"," + value
+    return found
+
+
+def _is_loopback(host: bytes) -> bool:
+    return _LOOPBACK.fullmatch(host.decode("latin-1")) is not None
 
 
 @lru_cache(maxsize=64)

@@ -12,14 +12,11 @@ from proxy.errors import ClientError
 from proxy.serving.headers import Headers
 from proxy.serving.heads import Dates
 from proxy.serving.target import fields, read
-from proxy.wellformed import folded
 
 if TYPE_CHECKING:
     from proxy.serving.response import StreamedResponse
 
 UNREAD_BYTES_MAX = 64 * 1024  # of a body that nobody has asked for yet
-
-RawHeaders = list[tuple[bytes, bytes]]
 
 
 class BodyTooLargeError(ClientError):
@@ -60,8 +57,8 @@ class Request:
     """`target` is as sent; `keep_alive` whether another request may follow."""
 
     __slots__ = (
-        "_body", "_max_bytes", "_waiter", "broken", "complete", "expects", "folded", "headers", "keep_alive", "method", "path", "protocol",
-        "raw_headers", "raw_path", "raw_query", "target", "too_large", "unwanted", "version",
+        "_body", "_max_bytes", "_waiter", "broken", "complete", "expects", "headers", "keep_alive", "method", "path",
+        "protocol", "raw_path", "raw_query", "target", "too_large", "unwanted", "version",
     )  # fmt: skip
 
     def __init__(
@@ -70,17 +67,15 @@ class Request:
         method: str,
         target: str,
         version: tuple[int, int],
-        raw_headers: RawHeaders,
+        headers: Headers,
         *,
         max_body_bytes: int,
         keep_alive: bool,
     ) -> None:
         self.protocol, self.method, self.target, self.version = protocol, method, target, version
-        self.raw_headers, self.keep_alive = raw_headers, keep_alive
-        self.folded = folded(raw_headers)
-        self.headers = Headers(self.folded)
+        self.headers, self.keep_alive = headers, keep_alive
         self.raw_path, self.raw_query, self.path = read(target)  # the first two as sent, without the question mark
-        self.expects = b"expect" in self.folded  # the client waits to be told that its body is wanted
+        self.expects = b"expect" in headers.by_name  # the client waits to be told that its body is wanted
         self.complete = False  # the body has come to its end
         self.broken = False  # it never will
         self.too_large = False
@@ -102,7 +97,7 @@ class Request:
     @property
     def content_length(self) -> int | None:
         """What the head says; None for a body in chunks, and for none."""
-        said = self.folded.get(b"content-length")
+        said = self.headers.by_name.get(b"content-length")
         return None if said is None else int(said)
 
     async def read(self) -> bytes:
