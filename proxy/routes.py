@@ -48,26 +48,38 @@ class Routes:
         """Answer one request; every ClientError becomes its answer here, and nowhere else."""
         request_id = "req_" + os.urandom(12).hex()
         try:
-            return await self._dispatch(request, request_id)
+            path = request.path.rstrip("/") or "/"
+            operation = CALLS.get(path)
+            if operation is None:
+                return await self._dispatch(request, path, request_id)
+            if request.method != "POST":
+                raise method_not_allowed(request.method, "POST")
+            if not request.complete:
+                await self._received(request)
+            self._go_on()
+            await self.places.take()
+            try:
+                return await self.gateway.call(request, operation, request_id)
+            finally:
+                self.places.give()
         except ClientError as error:
-            self.telemetry.refused(error, request_id)
-            headers = {**error.headers, "x-request-id": error.headers.get("x-request-id", request_id)}
-            if error.close or self.draining:
-                headers["connection"] = "close"
-            return Response(
-                status=error.status,
-                body=error.body(),
-                headers=headers,
-                content_type="application/json",
-                close=error.close,
-            )
+            return self._refused(error, request_id)
 
-    async def _dispatch(self, request: Request, request_id: str) -> Answer:
-        path, method = request.path.rstrip("/") or "/", request.method
-        if (operation := CALLS.get(path)) is not None:
-            if method != "POST":
-                raise method_not_allowed(method, "POST")
-            return await self._call(request, operation, request_id)
+    def _refused(self, error: ClientError, request_id: str) -> Response:
+        self.telemetry.refused(error, request_id)
+        headers = {**error.headers, "x-request-id": error.headers.get("x-request-id", request_id)}
+        if error.close or self.draining:
+            headers["connection"] = "close"
+        return Response(
+            status=error.status,
+            body=error.body(),
+            headers=headers,
+            content_type="application/json",
+            close=error.close,
+        )
+
+    async def _dispatch(self, request: Request, path: str, request_id: str) -> Answer:
+        """Serve what is no call."""
         serve = (
             self._model
             if path.startswith("/v1/models/")
@@ -75,25 +87,16 @@ class Routes:
         )
         if serve is None:
             return await self._other(request, path, request_id)
-        if method not in ("GET", "HEAD"):
-            raise method_not_allowed(method, "GET")
+        if request.method not in ("GET", "HEAD"):
+            raise method_not_allowed(request.method, "GET")
         body = await serve(request, await self._caller(request))
         return Response(body=orjson.dumps(body), content_type="application/json", headers={"x-request-id": request_id})
 
-    async def _call(self, request: Request, operation: Operation, request_id: str) -> Answer:
-        await self._received(request)
-        await self._take_place()
-        try:
-            return await self.gateway.call(request, operation, request_id)
-        finally:
-            self._give_place()
-
     async def _received(self, request: Request) -> None:
-        """Wait for the body before a place is taken, so that a slow client holds none; a stranger's is not waited for."""
+        """Wait for the rest of the body before a place is taken, so that a slow client holds none; not for a stranger's."""
         self._go_on()
-        if not request.complete:
-            await self.gateway.admit(request.headers)
-            await self.gateway.body(request)  # the request keeps it
+        await self.gateway.admit(request.headers)
+        await self.gateway.body(request)  # the request keeps it
 
     async def _caller(self, request: Request, *, ask_store: bool = True) -> Principal:
         """Who asks, and for which of its end users if a header says so."""
@@ -107,12 +110,14 @@ class Routes:
         if not paths.covers(path):
             raise unknown_url(request.method, path)
         await self._listed(request, path, ask_store=False)  # so that a stranger's body is not waited for
-        await self._received(request)
-        await self._take_place()
+        if not request.complete:
+            await self._received(request)
+        self._go_on()
+        await self.places.take()
         try:
             return await relay(self.gateway, request, partial(self._listed, request, path), request_id)
         finally:
-            self._give_place()
+            self.places.give()
 
     async def _listed(self, request: Request, path: str, *, ask_store: bool = True) -> tuple[Path, Principal]:
         """Return the entry that covers the path for this caller, and the caller. Raises ClientError."""
@@ -126,15 +131,6 @@ class Routes:
         """Raise ClientError 503 if no call is begun any more."""
         if self.draining:
             raise unavailable("This Bursar is shutting down.", code="draining", close=True)
-
-    async def _take_place(self) -> None:
-        self._go_on()
-        await self.places.take()
-        self.telemetry.flying += 1
-
-    def _give_place(self) -> None:
-        self.telemetry.flying -= 1
-        self.places.give()
 
     async def _models(self, request: Request, principal: Principal) -> dict[str, object]:
         names = [name for name in self.gateway.rules.router.names() if principal.may_use(name)]

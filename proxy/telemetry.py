@@ -4,7 +4,7 @@ Label values come from the configuration, never from the wire: a name that the c
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -31,7 +31,7 @@ class Telemetry:
         self.registry = registry = CollectorRegistry(auto_describe=False)
         self.models = frozenset(models)
         self._routes: dict[tuple[str, str], _Route] = {}
-        self.flying = 0  # calls in flight
+        self.in_flight: Callable[[], int] = int  # how many calls are, once there is a listener
         self._unfolded = 0  # calls that were noted and not counted yet
         route = ("provider", "model")
         self.requests = Sums(registry, "bursar_requests", "Calls by outcome.", (*route, "outcome"))
@@ -47,7 +47,7 @@ class Telemetry:
         self.admission, self.reserve = self.overhead.of(("admission",)), self.overhead.of(("reserve",))
         self.tokens = Sums(registry, "bursar_tokens", "Tokens.", (*route, "type"))
         self.cost = Sums(registry, "bursar_cost_usd", "Cost of calls in USD.", route)
-        Gauge("bursar_in_flight", "Calls in flight.", registry=registry).set_function(lambda: self.flying)
+        Gauge("bursar_in_flight", "Calls in flight.", registry=registry).set_function(lambda: self.in_flight())
         self.refusals = Counter("bursar_budget_refusals", "Calls refused, by reason.", ("reason",), registry=registry)
         self.estimated = Counter("bursar_usage_estimated", "Calls whose usage was counted by us.", registry=registry)
         self.overspend = Counter("bursar_overspend_usd", "Cost beyond holds in USD.", registry=registry)
