@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import unquote
 
@@ -30,6 +31,7 @@ CALLS: dict[str, Operation] = {
     "/v1/embeddings": "embeddings",
     "/v1/responses": "responses",
 }
+_ID_BYTES = 12
 _STARTED = int(time.time())  # noqa: TID251 - `created` of a model is wall time
 _log = logging.getLogger("bursar")
 
@@ -43,10 +45,11 @@ class Routes:
     places: Places
     telemetry: Telemetry
     draining: bool = False
+    _ids: Iterator[str] = field(default_factory=lambda: _request_ids())
 
     async def handle(self, request: Request) -> Answer:
         """Answer one request; every ClientError becomes its answer here, and nowhere else."""
-        request_id = "req_" + os.urandom(12).hex()
+        request_id = next(self._ids)
         try:
             path = request.path.rstrip("/") or "/"
             operation = CALLS.get(path)
@@ -154,3 +157,11 @@ class Routes:
         except StoreError as error:
             raise unavailable("The budget store cannot be reached.", code="budget_store_unavailable") from error
         return {"object": "list", "data": [budget_row(balance.row) for balance in balances]}
+
+
+def _request_ids() -> Iterator[str]:
+    """Ids that no other process makes; what is random in them is asked of the system for many at once."""
+    while True:
+        random = os.urandom(64 * _ID_BYTES).hex()
+        for start in range(0, len(random), 2 * _ID_BYTES):
+            yield "req_" + random[start : start + 2 * _ID_BYTES]

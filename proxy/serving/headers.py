@@ -22,7 +22,7 @@ class Headers(Mapping[str, str]):
         self.by_name, self.again = by_name, again
 
     def __getitem__(self, name: str) -> str:
-        return _text(self.by_name[_key(name)])
+        return self.by_name[_key(name)].decode("utf-8", "surrogateescape")
 
     @overload
     def get(self, key: str, /) -> str | None: ...
@@ -32,7 +32,7 @@ class Headers(Mapping[str, str]):
     def get(self, key: str, /, default: _T) -> str | _T: ...
     def get(self, key: str, /, default: object = None) -> object:
         value = self.by_name.get(_key(key))
-        return default if value is None else _text(value)
+        return default if value is None else value.decode("utf-8", "surrogateescape")
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and _key(name) in self.by_name
@@ -47,7 +47,3 @@ class Headers(Mapping[str, str]):
 @lru_cache(256)  # the few that are ever asked for
 def _key(name: str) -> bytes:
     return name.lower().encode("latin-1", "replace")
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")

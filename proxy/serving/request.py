@@ -125,19 +125,21 @@ class Request:
 
     def take(self, data: bytes) -> None:
         """Add what came of the body."""
-        body = self._body
         if self.unwanted or self.too_large:
             return
-        if len(body) + len(data) > self._max_bytes:
+        body = self._body
+        size_bytes = len(body) + len(data)
+        if size_bytes > self._max_bytes:
             self.too_large, self._body = True, b""
             self.wake()
-        elif not body:
+            return
+        if not body:
             self._body = data
         else:
             if isinstance(body, bytes):
                 self._body = body = bytearray(body)
             body += data
-        if len(self._body) > UNREAD_BYTES_MAX and self._waiter is None:
+        if size_bytes > UNREAD_BYTES_MAX and self._waiter is None:
             self.protocol.pause_body()
 
     def discard(self) -> None:
