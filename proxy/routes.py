@@ -45,7 +45,7 @@ class Routes:
     places: Places
     telemetry: Telemetry
     draining: bool = False
-    _ids: Iterator[str] = field(default_factory=lambda: _request_ids())
+    _ids: Iterator[str] = field(default_factory=lambda: request_ids())
 
     async def handle(self, request: Request) -> Answer:
         """Answer one request; every ClientError becomes its answer here, and nowhere else."""
@@ -159,7 +159,7 @@ class Routes:
         return {"object": "list", "data": [budget_row(balance.row) for balance in balances]}
 
 
-def _request_ids() -> Iterator[str]:
+def request_ids() -> Iterator[str]:
     """Ids that no other process makes; what is random in them is asked of the system for many at once."""
     while True:
         random = os.urandom(64 * _ID_BYTES).hex()
