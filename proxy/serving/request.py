@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from proxy.errors import ClientError
 from proxy.serving.headers import Headers
 from proxy.serving.heads import Dates
-from proxy.serving.target import fields, read
+from proxy.serving.target import fields, parts
 
 if TYPE_CHECKING:
     from proxy.serving.response import StreamedResponse
@@ -74,7 +74,7 @@ class Request:
     ) -> None:
         self.protocol, self.method, self.target, self.version = protocol, method, target, version
         self.headers, self.keep_alive = headers, keep_alive
-        self.raw_path, self.raw_query, self.path = read(target)  # the first two as sent, without the question mark
+        self.raw_path, self.raw_query, self.path = parts(target)  # the first two as sent, without the question mark
         self.expects = b"expect" in headers.by_name  # the client waits to be told that its body is wanted
         self.complete = False  # the body has come to its end
         self.broken = False  # it never will

@@ -12,7 +12,7 @@ _ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 
 
 @lru_cache(maxsize=64)
-def read(target: str) -> tuple[str, str, str]:
+def parts(target: str) -> tuple[str, str, str]:
     """Return path and query as sent, and the path without its escapes; remembered, since most calls go to the same few."""
     path, query = split(target)
     return path, query, decoded(path)
