@@ -7,7 +7,7 @@ lower case.
 import asyncio
 from collections.abc import Mapping
 
-from proxy.serving.heads import bodiless, connection_line, header_lines, status_line
+from proxy.serving.heads import bodiless, connection_line, header_lines, status_line, type_line
 from proxy.serving.request import Request
 
 _UNTYPED = b"Content-Type: application/octet-stream\r\n"
@@ -43,8 +43,8 @@ class Response:
             status_line(self.status, version),
             header_lines(headers) if headers else b"",
             self.tail,
-            f"Content-Type: {self.content_type}\r\n".encode() if self.content_type else b"",
-            _length_line(request.method, self.status, len(body)),
+            type_line(self.content_type) if self.content_type else b"",
+            _length_of_none(request.method, self.status, len(body)) if empty else b"Content-Length: %d\r\n" % len(body),
             _UNTYPED if not (self.content_type or empty or not body or self.tail or "content-type" in headers) else b"",
             request.protocol.dates.lines(),
             b"" if said is not None else connection_line(version, keep_alive=request.keep_alive),
@@ -59,10 +59,10 @@ class Response:
             transport.write(body)
 
 
-def _length_line(method: str, status: int, count: int) -> bytes:
-    if status in (204, 304) or status < 200 or (method == "HEAD" and not count):  # noqa: PLR2004 - these have none
-        return b""
-    return b"Content-Length: %d\r\n" % count
+def _length_of_none(method: str, status: int, count: int) -> bytes:
+    """What an answer that ends with its head says of the body that it would have."""
+    said = method == "HEAD" and count and not bodiless("", status)
+    return b"Content-Length: %d\r\n" % count if said else b""
 
 
 class StreamedResponse:
