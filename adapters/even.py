@@ -23,9 +23,13 @@ class Even(NamedTuple):
 
     def written(self, added: Sequence[bytes] = ()) -> bytes:
         """Return the object's text, with further members as text."""
-        colon = self.colon
-        texts = [b'"%b"%b%b' % (key.encode(), colon, value) for key, value in self.members.items()]
-        return b"{%b}" % self.comma.join([*texts, *added])
+        comma, mark = self.comma, b'"' + self.colon
+        out: list[msgspec.Raw | bytes] = []
+        for key, value in self.members.items():
+            out += (comma, b'"', key.encode(), mark, value)
+        for text in added:
+            out += (comma, text)
+        return b"{%b}" % b"".join(out[1:])
 
     def places(self) -> Iterator[tuple[str, int, int, int]]:
         """Yield of each member: key, start, where its value begins, end."""
