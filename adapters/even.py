@@ -6,7 +6,7 @@ missing to make room for something, the text is compared as well.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -14,7 +14,7 @@ _DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(dict[str, msgspec.Raw
 _MARKS = 4  # of a member: two quotes, a colon, a comma (the last one's stands for one of the braces)
 
 
-class Even(NamedTuple):
+class Even(msgspec.Struct, frozen=True):
     """The members by key, in their order, none of them escaped; and the marks between them."""
 
     members: dict[str, msgspec.Raw | bytes]

@@ -38,7 +38,7 @@ from proxy.upstreams import Target
 
 _THINKS = re.compile(r"(^|[/.-])(o\d|gpt-5|gpt-oss|grok-[34]|deepseek-r|qwq)|reason|think|research|magistral|-pro\b")
 _MODELS_KNOWN_MAX = 1024
-_ONLY = (0,)
+_ONLY: Sequence[int] = (0,)
 
 Fetch = Callable[[str], Awaitable[Media]]
 
@@ -94,11 +94,13 @@ class Trier:
         """Return the first answer that begins. Raises the last target's AdapterError."""
         self.retries.earned()
         targets = plan.targets
-        total_s = max([target.limits.total for target in targets])
+        if len(targets) == 1:
+            order, total_s = _ONLY, targets[0].limits.total
+        else:
+            order, total_s = self._order(targets), max([target.limits.total for target in targets])
         course = _Course(
             plan=plan, charge=charge, granted=plan.terms.granted(charge.hold), until_s=monotonic() + total_s
         )
-        order = _ONLY if len(targets) == 1 else self._order(targets)
         for turn in range(self.tries):
             for number in order:
                 if number in course.given_up or (turn and not await self._may_try_again(course, number, turn)):
@@ -193,7 +195,7 @@ class Trier:
         ours = ("x-request-id", request_id)  # so that the provider's logs and ours can be laid side by side
         request = await signed(exchange.request, upstream.credentials[key], (*upstream.headers, ours))
         meter = Meter(model, lambda: count_input(asked.operation, asked.body, model))
-        attempt = charge.begin(Attempt(upstream.name, model, plan.terms.prices[number], meter, billable=True))
+        attempt = charge.begin(Attempt(target.names[0], model, plan.terms.prices[number], meter, billable=True))
         course.attempts.append(attempt)
         breaker, sent_s = self.health.of(target.place), monotonic()
         breaker.began(sent_s)
@@ -219,7 +221,7 @@ class Trier:
 def limits(target: Target, asked: Asked, left_s: float) -> Timeouts:
     """Return the time limits of one attempt: patient where a first byte takes long for a good reason."""
     own = target.patient_limits if not asked.stream or _thinks(asked, target.model) else target.limits
-    total_s = min(own.total, max(0.001, left_s))
+    total_s = own.total if left_s > own.total else max(0.001, left_s)
     return Timeouts(connect=own.connect, tls=own.tls, first_token=own.first_token, idle=own.idle, total=total_s)
 
 

@@ -129,13 +129,14 @@ class RawResponse(UpstreamResponse):
         headers: Mapping[str, str],
         decoder: BodyDecoder | None = None,
     ) -> None:
-        self.status = connection.incoming.status
+        incoming = connection.incoming
+        self.status = incoming.status
         self.headers = headers
         self._transport = transport
         self._connection: Connection | None = connection
         self._decoder = decoder
         self._failure: UpstreamError | None = None
-        if connection.drained:  # there is no body
+        if incoming.complete and not incoming.parts:  # there is no body
             self._end()
 
     @property
