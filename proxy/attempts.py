@@ -9,7 +9,6 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from time import monotonic  # what asyncio's loops tell the time by, without two calls
 
 import msgspec
@@ -37,7 +36,6 @@ from proxy.retrying import RetryBudget, blames_target, grant_left, is_far_away, 
 from proxy.upstreams import Target
 
 _THINKS = re.compile(r"(^|[/.-])(o\d|gpt-5|gpt-oss|grok-[34]|deepseek-r|qwq)|reason|think|research|magistral|-pro\b")
-_MODELS_KNOWN_MAX = 1024
 _ONLY: Sequence[int] = (0,)
 
 Fetch = Callable[[str], Awaitable[Media]]
@@ -220,19 +218,16 @@ class Trier:
 
 def limits(target: Target, asked: Asked, left_s: float) -> Timeouts:
     """Return the time limits of one attempt: patient where a first byte takes long for a good reason."""
-    own = target.patient_limits if not asked.stream or _thinks(asked, target.model) else target.limits
+    own = target.limits
+    if own is not target.patient_limits and (not asked.stream or _thinks(asked, target.model)):
+        own = target.patient_limits
     total_s = own.total if left_s > own.total else max(0.001, left_s)
     return Timeouts(connect=own.connect, tls=own.tls, first_token=own.first_token, idle=own.idle, total=total_s)
 
 
 def _thinks(asked: Asked, model: str) -> bool:
     told = asked.body.get("reasoning_effort") or asked.body.get("reasoning")
-    return bool(told) or asked.thinking > 0 or _is_thinker(model)
-
-
-@lru_cache(_MODELS_KNOWN_MAX)
-def _is_thinker(model: str) -> bool:
-    return _THINKS.search(model.lower()) is not None
+    return bool(told) or asked.thinking > 0 or _THINKS.search(model.lower()) is not None
 
 
 def call_for(plan: Plan, number: int, call_id: str, granted: int) -> Call:
