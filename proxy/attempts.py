@@ -41,7 +41,7 @@ _ONLY: Sequence[int] = (0,)
 Fetch = Callable[[str], Awaitable[Media]]
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(msgspec.Struct, frozen=True):
     """What is to be tried: the request, its targets in order, the terms it was admitted on, and when (Unix seconds)."""
 
     asked: Asked
