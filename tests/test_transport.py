@@ -117,6 +117,19 @@ async def fetch(transport, url, **timeouts):
 # what is sent --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("method", "body", "lengths"), [("GET", b"", []), ("GET", b"x", [b"1"]), ("POST", b"", [b"0"])]
+)
+async def test_only_a_get_without_a_body_carries_no_length(transport, method, body, lengths):
+    async def script(peer):
+        await peer.answer()
+
+    async with provider(script) as server:
+        await (await transport.send(post(server.url("/"), body, (), method), Timeouts())).read(10)
+        lines = server.requests[0].lower().partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert [line.partition(b": ")[2] for line in lines if line.startswith(b"content-length")] == lengths
+
+
 async def test_a_request_carries_one_length_the_host_of_its_url_and_identity(transport):
     async def script(peer):
         await peer.answer()

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from adapters.base import UpstreamRequest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one upstream call, in seconds; `total` counts from `send`."""
 
     connect: float = 3

@@ -64,6 +64,24 @@ def test_no_usage_however_inconsistent_costs_less_than_nothing(usage, details, r
     assert cost >= 0
 
 
+DETAILED = [
+    ({"prompt_tokens_details": {"cached_tokens": 3}}, (3, 0, 20)),
+    ({"input_tokens_details": {"cached_tokens": 3}}, (3, 0, 20)),
+    ({"prompt_tokens_details": {}, "input_tokens_details": {"cached_tokens": 3}}, (3, 0, 20)),
+    ({"prompt_tokens_details": [3], "input_tokens_details": {"cached_tokens": 3}}, (3, 0, 20)),
+    ({"completion_tokens_details": {"reasoning_tokens": 25}}, (0, 25, 25)),
+    ({"output_tokens_details": {"reasoning_tokens": 5}}, (0, 5, 20)),
+    ({"prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}}, (0, 0, 20)),
+    ({"prompt_tokens_details": None, "completion_tokens_details": "none"}, (0, 0, 20)),
+]
+
+
+@pytest.mark.parametrize(("details", "expected"), DETAILED)
+def test_the_details_of_a_usage_are_read_by_either_name(details, expected):
+    usage = usage_from_openai({"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30, **details})
+    assert (usage.cached, usage.reasoning, usage.output) == expected
+
+
 @given(
     tokens=st.integers(0, 10**6),
     granted=st.integers(0, 10**5),
