@@ -17,9 +17,11 @@ from accounting.hold import (
 )
 from accounting.periods import ROLLING_BUCKETS, Window
 from accounting.store.errors import StoreUnavailableError
+from accounting.store.packing import Packed, fresh, number, piece, text
 
 EXPIRY_AFTER_END_MS = 45 * 86_400_000
 _WINDOWS_MAX = 20_000
+_OWN_KEYS, _HEAD, _DRAW, _RATE = 4, 10, 10, 4  # as `reserve.lua` has them
 
 Key = Callable[..., str]  # parts of a key -> the key
 
@@ -27,16 +29,17 @@ Key = Callable[..., str]  # parts of a key -> the key
 class Counted:
     """A budget in one window: its keys, and what `reserve.lua` is told of it before and after a call's own part."""
 
-    __slots__ = ("after", "before", "budget", "counters_key", "end_ms", "holds_key", "start_ms", "window")
+    __slots__ = ("after", "before", "budget", "counters_key", "end_ms", "holds_key", "keys", "start_ms", "window")
 
     def __init__(self, budget: Budget, window: Window, key: Key) -> None:
         self.budget, self.window = budget, window
         self.start_ms, self.end_ms = window.start_ms, window.end_ms
         self.counters_key, self.holds_key = counter_keys(key, budget, window)
-        self.before = (budget.id, budget.version, budget.limit)
-        self.after = (
+        self.keys = piece(self.counters_key, self.holds_key)
+        self.before = piece(budget.id, budget.version, budget.limit)
+        self.after = piece(
             int(budget.binds), int(budget.hold == "full"), window.start_ms, window.end_ms or 0, window.bucket_ms
-        )  # fmt: skip
+        )
 
 
 class Windows:
@@ -64,24 +67,31 @@ def counter_keys(key: Key, budget: Budget, window: Window) -> tuple[str, str]:
     return key("b", budget.id, window.key), key("x", budget.id, window.key)
 
 
-def reserve_arguments(
-    ask: Ask, counted: Sequence[Counted], key: Key, head: Sequence[str | bytes | int], own: Sequence[str]
-) -> tuple[list[str], list[str | bytes | int]]:
-    """Return KEYS and ARGV; `head` is run id, configuration version, sid, seq and ttl_ms, `own` the keys of the session."""
-    keys = [*own]
-    args = [*head, ask.wanted, ask.least, ask.share_permille, len(ask.draws), len(ask.rates)]
-    for draw, one in zip(ask.draws, counted, strict=True):
-        keys += (one.counters_key, one.holds_key)
-        args += (*one.before, draw.fixed, draw.per_output, *one.after)
-    for rate in ask.rates:
-        keys.append(key("q", rate.subject, rate.what))
-        args += (rate.limit, rate.window_ms, rate.fixed, rate.per_output)
-    return keys, args
+class Reservations:
+    """Spells the reservations of one session, from pieces that change with a window, a limit or the store's process at most."""
 
+    def __init__(self, key: Key, sid: str, ttl_ms: int) -> None:
+        self._key, self._sid = key, sid
+        self._own_keys = piece(key("g"), key("s", sid), key("lim"), key("sess"))
+        self._ttl = number(ttl_ms)
 
-def own_keys(key: Key, sid: str) -> tuple[str, str, str, str]:
-    """Return the keys that `reserve.lua` gets whatever is asked for."""
-    return key("g"), key("s", sid), key("lim"), key("sess")
+    def packed(self, ask: Ask, counted: Sequence[Counted], run_id: str, config_version: str, seq: int) -> Packed:
+        """Return KEYS and ARGV of `reserve.lua`; `counted` is each draw's budget in its window."""
+        draws, rates = ask.draws, ask.rates
+        keys_count = _OWN_KEYS + 2 * len(draws) + len(rates)
+        pieces = [number(keys_count), self._own_keys]
+        pieces += [one.keys for one in counted]
+        pieces += [text(self._key("q", rate.subject, rate.what)) for rate in rates]
+        pieces += (
+            text(run_id, config_version, self._sid), fresh(seq), self._ttl, number(ask.wanted), number(ask.least),
+            number(ask.share_permille), number(len(draws)), number(len(rates)),
+        )  # fmt: skip
+        for draw, one in zip(draws, counted, strict=True):
+            pieces += (one.before, number(draw.fixed), number(draw.per_output), one.after)
+        for rate in rates:
+            pieces += (number(rate.limit), number(rate.window_ms), number(rate.fixed), number(rate.per_output))
+        count = 1 + keys_count + _HEAD + _DRAW * len(draws) + _RATE * len(rates)
+        return Packed(count, b"".join(pieces))
 
 
 def extend_arguments(

@@ -7,12 +7,15 @@ import orjson
 from accounting.budgets import AMOUNT_MAX, amounts_by_unit
 from accounting.hold import HeldRow, Hold
 from accounting.record import record
+from accounting.store.packing import Packed, blob, fresh, number, piece, text
 
 # counters key, holds key, field, held ("500@12": taken from what seq 12 holds), actual, expiry_ms
 Row: TypeAlias = tuple[str, str, str, int | str, int, int]
 
 RECORDS_MAX = 100_000
 DAYS_KEPT_MS = 400 * 86_400_000
+_OWN_KEYS, _HEAD, _ROW = 4, 14, 4  # as `settle.lua` has them
+_RECORDS_KEPT, _DAYS_KEPT = piece(RECORDS_MAX, ""), piece(DAYS_KEPT_MS)
 
 
 @record
@@ -36,18 +39,24 @@ class Settlement:
     rows: tuple[Row, ...]
     spent: Spent
 
-    def arguments(self, sid: str, ack: int, run_id: str = "") -> list[str | bytes | int]:
-        """Return the ARGV of settle.lua; `run_id` names the server that `ack` was learnt from."""
-        s = self.spent
+    def packed(self, keys: bytes, sid: str, ack: int, run_id: str = "") -> Packed:
+        """Return KEYS and ARGV of `settle.lua`; `keys` are the session's four, spelled, `run_id` names the server that `ack` was learnt from."""
+        s, rows = self.spent, self.rows
+        keys_count = _OWN_KEYS + 2 * len(rows)
+        pieces = [number(keys_count), keys]
+        pieces += [text(row[0], row[1]) for row in rows]
         # The same call settled with other amounts is a bug, and is told apart by this.
-        fingerprint = f"{s.requests}.{s.input_tokens}.{s.output_tokens}.{s.cost_nanousd}"
-        head: list[str | bytes | int] = [
-            sid, self.seq, ack, fingerprint, s.record, RECORDS_MAX, "", s.totals_row,
-            _countable(s.input_tokens), _countable(s.output_tokens), _countable(s.cost_nanousd), DAYS_KEPT_MS, len(self.rows), run_id,
-        ]  # fmt: skip
-        for _, _, field, held, actual, expiry_ms in self.rows:
-            head += (field, held, _countable(actual), expiry_ms)
-        return head
+        fingerprint = b"%d.%d.%d.%d" % (s.requests, s.input_tokens, s.output_tokens, s.cost_nanousd)
+        pieces += (
+            text(sid), fresh(self.seq), fresh(ack), blob(fingerprint), blob(s.record), _RECORDS_KEPT, text(s.totals_row),
+            _countable(s.input_tokens), _countable(s.output_tokens), _countable(s.cost_nanousd), _DAYS_KEPT,
+            number(len(rows)), text(run_id),
+        )  # fmt: skip
+        for _, _, field, held, actual, expiry_ms in rows:
+            pieces += (
+                text(field), number(held) if isinstance(held, int) else text(held), _countable(actual), number(expiry_ms)
+            )  # fmt: skip
+        return Packed(1 + keys_count + _HEAD + _ROW * len(rows), b"".join(pieces))
 
     def dump(self) -> bytes:
         """Return it as JSON, for the journal."""
@@ -90,9 +99,9 @@ def _held(row: HeldRow) -> int | str:
     return f"{row.amount}@{row.cover_seq}" if row.cover_seq else row.amount
 
 
-def _countable(amount: int) -> int:
-    """What the store can count: an absurd amount must not make it reject the settlement."""
-    return min(amount, AMOUNT_MAX)
+def _countable(amount: int) -> bytes:
+    """Spell what the store can count: an absurd amount must not make it reject the settlement."""
+    return number(min(AMOUNT_MAX, amount))
 
 
 def overspent(item: Settlement, hold: Hold) -> dict[str, int]:
