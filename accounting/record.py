@@ -14,3 +14,9 @@ _T = TypeVar("_T")
 def record(cls: type[_T]) -> type[_T]:
     """Make a dataclass with slots and keyword-only fields, which nobody may assign to."""
     return dataclass(slots=True, kw_only=True)(cls)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def positional(cls: type[_T]) -> type[_T]:
+    """Make a record whose fields go by position too, at a third of the price: for what a call makes several of."""
+    return dataclass(slots=True)(cls)

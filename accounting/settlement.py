@@ -1,13 +1,14 @@
 """One settled call as the store and the journal take it. Pure: made once, applied any number of times, counted once."""
 
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import orjson
 
 from accounting.budgets import AMOUNT_MAX, amounts_by_unit
 from accounting.hold import HeldRow, Hold
-from accounting.record import record
-from accounting.store.packing import Packed, blob, fresh, number, piece, text
+from accounting.record import positional, record
+from accounting.store.packing import NUMBERS_MAX, Packed, blob, fresh, number, piece, text
 
 # counters key, holds key, field, held ("500@12": taken from what seq 12 holds), actual, expiry_ms
 Row: TypeAlias = tuple[str, str, str, int | str, int, int]
@@ -31,7 +32,7 @@ class Spent:
     day: str = ""  # the UTC day the call was admitted, YYYYMMDD
 
 
-@record
+@positional
 class Settlement:
     """Amounts for each budget, by key, and the usage record."""
 
@@ -86,36 +87,40 @@ def settlement(hold: Hold, spent: Spent) -> Settlement:
             row.counters_key,
             row.holds_key,
             row.field,
-            _held(row),
+            _covered(row) if row.cover_seq else row.amount,
             taken[row.budget.unit],
             row.expiry_ms,
         )
         for row in hold.rows
     ]
-    return Settlement(seq=hold.seq, rows=tuple(rows), spent=spent)
+    return Settlement(hold.seq, tuple(rows), spent)
 
 
-def _held(row: HeldRow) -> int | str:
-    return f"{row.amount}@{row.cover_seq}" if row.cover_seq else row.amount
+def _covered(row: HeldRow) -> str:
+    return f"{row.amount}@{row.cover_seq}"
 
 
+@lru_cache(NUMBERS_MAX)
 def _countable(amount: int) -> bytes:
     """Spell what the store can count: an absurd amount must not make it reject the settlement."""
-    return number(min(AMOUNT_MAX, amount))
+    return fresh(min(amount, AMOUNT_MAX))
 
 
 def overspent(item: Settlement, hold: Hold) -> dict[str, int]:
     """Return by unit what the call used beyond its hold; empty for every honest provider."""
     over: dict[str, int] = {}
     for row, (_, _, _, _, actual, _) in zip(hold.rows, item.rows, strict=True):
-        if (hold.reserved or row.cover_seq) and actual > row.amount and row.budget.binds:
+        if actual > row.amount and (hold.reserved or row.cover_seq) and row.budget.binds:
             over[row.budget.unit] = max(over.get(row.budget.unit, 0), actual - row.amount)
     return over
 
 
 def open_note(hold: Hold) -> dict[str, Any]:
     """Return what the journal must know of a hold to settle it after a crash."""
-    rows = [(r.counters_key, r.holds_key, r.field, _held(r), r.expiry_ms, r.budget.unit) for r in hold.rows]
+    rows = [
+        (r.counters_key, r.holds_key, r.field, _covered(r) if r.cover_seq else r.amount, r.expiry_ms, r.budget.unit)
+        for r in hold.rows
+    ]
     return {
         "seq": hold.seq,
         "id": hold.request_id,

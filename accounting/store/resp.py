@@ -137,10 +137,10 @@ class Connection(asyncio.Protocol):
         if self.closed or len(waiting) >= PENDING_MAX:
             msg = "not connected to the store" if self.closed else "too many commands wait for the store"
             raise StoreUnavailableError(msg)
-        if not waiting:
-            self._heard_s = self._now_s()
         if not self._out:
             self._out_s = self._now_s()
+            if not waiting:
+                self._heard_s = self._out_s
             self._loop.call_soon(self._flush)
         self._out.append(packed)
         waiting.append((future, until_s))
