@@ -84,19 +84,19 @@ class Reservations:
         """Return KEYS and ARGV of `reserve.lua`; `counted` is each draw's budget in its window."""
         draws, rates = ask.draws, ask.rates
         keys_count = _OWN_KEYS + 2 * len(draws) + len(rates)
-        pieces = [number(keys_count), self._own_keys]
-        pieces += [one.keys for one in counted]
-        pieces += [self._rate_key(rate.subject, rate.what) for rate in rates]
-        pieces += (
+        keys = [number(keys_count), self._own_keys]
+        args = [
             text(run_id, config_version, self._sid), fresh(seq), self._ttl, number(ask.wanted), number(ask.least),
             number(ask.share_permille), number(len(draws)), number(len(rates)),
-        )  # fmt: skip
-        for draw, one in zip(draws, counted, strict=True):
-            pieces += (one.before, number(draw.fixed), number(draw.per_output), one.after)
+        ]  # fmt: skip
+        for (_, fixed, per_output), one in zip(draws, counted, strict=True):
+            keys.append(one.keys)
+            args += (one.before, number(fixed), number(per_output), one.after)
         for rate in rates:
-            pieces += (number(rate.limit), number(rate.window_ms), number(rate.fixed), number(rate.per_output))
-        count = 1 + keys_count + _HEAD + _DRAW * len(draws) + _RATE * len(rates)
-        return Packed(count, b"".join(pieces))
+            keys.append(self._rate_key(rate.subject, rate.what))
+            args += (number(rate.limit), number(rate.window_ms), number(rate.fixed), number(rate.per_output))
+        words = 1 + keys_count + _HEAD + _DRAW * len(draws) + _RATE * len(rates)
+        return Packed(words, b"".join(keys + args))
 
 
 def extend_arguments(

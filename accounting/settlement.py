@@ -40,24 +40,23 @@ class Settlement:
     rows: tuple[Row, ...]
     spent: Spent
 
-    def packed(self, keys: bytes, sid: str, ack: int, run_id: str = "") -> Packed:
-        """Return KEYS and ARGV of `settle.lua`; `keys` are the session's four, spelled, `run_id` names the server that `ack` was learnt from."""
+    def packed(self, own: bytes, sid: str, ack: int, run_id: str = "") -> Packed:
+        """Return KEYS and ARGV of `settle.lua`; `own` are its first four keys, spelled, `run_id` names the server that `ack` was learnt from."""
         s, rows = self.spent, self.rows
         keys_count = _OWN_KEYS + 2 * len(rows)
-        pieces = [number(keys_count), keys]
-        pieces += [text(row[0], row[1]) for row in rows]
+        keys = [number(keys_count), own]
         # The same call settled with other amounts is a bug, and is told apart by this.
         fingerprint = b"%d.%d.%d.%d" % (s.requests, s.input_tokens, s.output_tokens, s.cost_nanousd)
-        pieces += (
+        args = [
             text(sid), fresh(self.seq), fresh(ack), blob(fingerprint), blob(s.record), _RECORDS_KEPT, text(s.totals_row),
             _countable(s.input_tokens), _countable(s.output_tokens), _countable(s.cost_nanousd), _DAYS_KEPT,
             number(len(rows)), text(run_id),
-        )  # fmt: skip
-        for _, _, field, held, actual, expiry_ms in rows:
-            pieces += (
-                text(field), number(held) if isinstance(held, int) else text(held), _countable(actual), number(expiry_ms)
-            )  # fmt: skip
-        return Packed(1 + keys_count + _HEAD + _ROW * len(rows), b"".join(pieces))
+        ]  # fmt: skip
+        for counters_key, holds_key, field, held, actual, expiry_ms in rows:
+            keys.append(text(counters_key, holds_key))
+            held_piece = number(held) if isinstance(held, int) else text(held)
+            args += (text(field), held_piece, _countable(actual), number(expiry_ms))
+        return Packed(1 + keys_count + _HEAD + _ROW * len(rows), b"".join(keys + args))
 
     def dump(self) -> bytes:
         """Return it as JSON, for the journal."""

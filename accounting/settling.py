@@ -102,10 +102,13 @@ class Settler:
 
     def terminal(self, seq: int) -> None:
         """Note that a seq can never hold anything (again)."""
-        self._known.add(seq)
-        while self.low + 1 in self._known:
-            self.low += 1
-            self._known.discard(self.low)
+        if seq > self.low + 1:
+            self._known.add(seq)
+        elif seq == self.low + 1:
+            self.low = seq
+            while self.low + 1 in self._known:
+                self.low += 1
+                self._known.discard(self.low)
 
     async def deliver(self, item: Settlement, sid: str | None = None) -> list[Any]:
         """Apply one settlement now, ours or one of a dead session; twice counts once. Raises StoreError."""

@@ -13,8 +13,8 @@ import hiredis
 
 Argument: TypeAlias = str | bytes | int
 
-NUMBERS_MAX = 8192
-TEXTS_MAX = 8192
+NUMBERS_MAX = 4096
+TEXTS_MAX = 4096
 
 
 class Packed(NamedTuple):
