@@ -6,6 +6,8 @@ file is taken before it is needed, and reads as zeros.
 
 File    magic 8 | version u16 | length of sid u16 | sid | crc32 u32 of all before
 Record  length of payload u32 | crc32 u32 of length, type and payload | type u8 | payload      (all big-endian)
+
+An acknowledgement's payload is one seq u64 or several.
 """
 
 import struct

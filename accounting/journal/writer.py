@@ -1,8 +1,9 @@
 """The journal of a living session. Everything is in the page cache at once, so a kill -9 loses nothing; a thread makes it durable.
 
 An admission is written before its call is sent, progress before more than one interval is relayed beyond it, a settlement
-before the answer's last byte. Files are deleted oldest first, when the store has all of their settlements and has had them for
-ten minutes: until then it may lose them again. Calls that are open when a new file begins are carried over into it.
+before the answer's last byte; which of them the store has, some at a time. Files are deleted oldest first, when the store has all
+of their settlements and has had them for ten minutes: until then it may lose them again. Calls that are open when a new file
+begins are carried over into it.
 
 A disk that is full or broken stops admissions, not settlements: for those, some of the disk is set aside from the start.
 """
@@ -176,10 +177,10 @@ class FileJournal:
         segment = self._settled.pop(seq, None)
         if segment is None:
             return  # of a call that was never admitted
+        segment.waiting -= 1
         self._told.append(seq)
         if len(self._told) >= TOLD_MAX:
             self._write_told()
-        segment.waiting -= 1
         if not segment.waiting:
             self._sweep()
 
