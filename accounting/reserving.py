@@ -130,7 +130,7 @@ def held(seq: int, ask: Ask, counted: Sequence[Counted], reply: Sequence[Any], r
         limit, remaining, reset_ms = reply[at : at + 3]
         at += 3
         rates.append(RateRow(rate.subject, rate.what, limit, remaining, reset_ms))
-    return Hold(seq=seq, request_id=request_id, granted=reply[2], rows=tuple(rows), rates=tuple(rates))
+    return Hold(seq, request_id, reply[2], tuple(rows), tuple(rates))
 
 
 def unreserved(

@@ -7,7 +7,7 @@ import orjson
 
 from accounting.budgets import AMOUNT_MAX, amounts_by_unit
 from accounting.hold import HeldRow, Hold
-from accounting.record import positional, record
+from accounting.record import positional
 from accounting.store.packing import NUMBERS_MAX, Packed, blob, fresh, number, piece, text
 
 # counters key, holds key, field, held ("500@12": taken from what seq 12 holds), actual, expiry_ms
@@ -19,7 +19,7 @@ _OWN_KEYS, _HEAD, _ROW = 4, 14, 4  # as `settle.lua` has them
 _RECORDS_KEPT, _DAYS_KEPT = piece(RECORDS_MAX, ""), piece(DAYS_KEPT_MS)
 
 
-@record
+@positional
 class Spent:
     """What a call used in the end. An empty record is a release: nothing was spent and nothing is told."""
 
