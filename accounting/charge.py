@@ -20,7 +20,7 @@ from accounting.hold import Hold
 from accounting.journal.format import Progress
 from accounting.ledger import Ledger
 from accounting.meter import Meter
-from accounting.record import positional, record
+from accounting.record import record
 from accounting.settlement import Spent
 from accounting.supervisor import Supervisor
 from accounting.usage import Usage
@@ -50,7 +50,7 @@ class Attempt:
     billable: bool = False
 
 
-@positional
+@record
 class Receipt:
     """What a call came to: for its log line, metrics, callbacks and usage record."""
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from accounting.budgets import Budget
-from accounting.record import positional
+from accounting.record import record
 
 
-@positional
+@record
 class HeldRow:
     """One budget's part of a hold. `limit`, `used`, `held` are as they stood after this hold was added."""
 
@@ -29,7 +29,7 @@ class HeldRow:
         return max(0, self.limit - self.used - self.held)
 
 
-@positional
+@record
 class RateRow:
     """A rate limit as it stood after this call; `reset_ms` until it is whole again."""
 
