@@ -15,6 +15,7 @@ from accounting.periods import Period
 from accounting.reserving import EXPIRY_AFTER_END_MS, Counted, Windows, held, refusal, unreserved
 from accounting.settlement import Spent, overspent, settlement
 from accounting.store.errors import StoreUnavailableError
+from accounting.store.packing import piece
 from tests.ledger.houses import ask, till, tokens
 from tests.ledger.scenes import START, draw
 from tests.ledger.test_escrow import escrowed
@@ -162,7 +163,7 @@ def test_a_window_is_kept_while_it_lasts_and_not_too_many_are(monkeypatch):
     assert windows.of(SECOND, first.end_ms).start_ms == first.end_ms
     assert windows.of(SECOND, NOW).window == first.window, "and back, where the clock was wrong"
     again = replace(SECOND, limit=51)
-    assert windows.of(again, NOW).before[2] == 51, "a limit that was changed counts at once"
+    assert windows.of(again, NOW).before == piece(SECOND.id, 1, 51), "a limit that was changed counts at once"
     monkeypatch.setattr(accounting.reserving, "_WINDOWS_MAX", 2)
     first = windows.of(SECOND, NOW)
     other = windows.of(FIRST, NOW)
