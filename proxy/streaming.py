@@ -84,7 +84,7 @@ class Relay:
 
     async def _sent(self, out: bytes) -> bool:
         """Send; False if the stream must end here: what it holds is no longer its own, or used up."""
-        if self._lapsed() and not await self._renewed():
+        if self._lapsed(self._loop.time()) and not await self._renewed():
             return False
         await self._send(out)
         if self._may_be_past() and await self._passed():
@@ -106,10 +106,10 @@ class Relay:
         out = translator.feed(piece) if piece else translator.eof()
         return out, not piece or translator.finished or translator.error is not None
 
-    def _at_once(self, piece: bytes) -> bool:
+    def _at_once(self, piece: bytes, now_s: float) -> bool:
         """Relay a piece without waking the task, if that takes no waiting; else do nothing."""
         outlet = self._outlet
-        if self._lapsed() or not (outlet.ready and self.at_boundary):
+        if self._lapsed(now_s) or not (self.at_boundary and outlet.ready):
             return False
         if self._translator.passes(piece, self._free):
             outlet.put(piece)
@@ -162,10 +162,10 @@ class Relay:
         self._rest = piece[most:]
         return piece[:most]
 
-    def _lapsed(self) -> bool:
+    def _lapsed(self, now_s: float) -> bool:
         """Whether what this call holds may be somebody else's by now: our process stood still, or the store was away."""
         hold = self._charge.hold
-        return self._leased and (hold.lost or self._loop.time() >= hold.until_s)
+        return self._leased and (hold.lost or now_s >= hold.until_s)
 
     async def _renewed(self) -> bool:
         """Have the lease again before more is written; False if the call must end."""

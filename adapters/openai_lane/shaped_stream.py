@@ -29,18 +29,15 @@ class ShapedStream(PassStream):
 
     def passes(self, piece: bytes, untaken_max: int) -> bool:
         kept, run = self._kept, self._run
-        if run is None or self.finished or not self._frames.is_empty:
+        if run is None or self.finished or self._frames.rest:
             return False
         if kept:
-            if kept[0] is not run or len(kept) > 1:
-                return False
-        else:
-            run = Run(run.shape)
+            return kept[0] is run and len(kept) == 1 and run.take_all(piece, untaken_max)
+        run = Run(run.shape)
         if not run.take_all(piece, untaken_max):
             return False
-        if not kept:
-            self._run = run
-            kept.append(run)
+        self._run = run
+        kept.append(run)
         return True
 
     def _skim(self, block: bytes) -> int:

@@ -134,8 +134,9 @@ class Incoming:
         if self.complete:
             raise _StopParsingError
         self.parts.append(body)
-        self.body_bytes += len(body)
-        self.waiting_bytes += len(body)
+        size = len(body)
+        self.body_bytes += size
+        self.waiting_bytes += size
 
     def on_message_complete(self) -> None:
         if self._interim:
