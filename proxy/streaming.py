@@ -213,7 +213,7 @@ class Relay:
         else:
             self._charge.outcome = self.outcome
         if out:
-            await self._send(out)
+            await self._send(out, is_last=True)
 
     async def _cut(self) -> bytes:
         """End the stream as OpenAI would; the usage is what we counted, since the provider was never asked for the rest."""
@@ -224,13 +224,13 @@ class Relay:
         self._translator.take()  # our own words: the meter is not to take them for the provider's
         return out
 
-    async def _send(self, out: bytes) -> None:
+    async def _send(self, out: bytes, *, is_last: bool = False) -> None:
         if self._is_to_be_noted():
             self._observe()
             await self._relayed.note()
         self._about_to_write(out)
         self.writing_since_s = self._loop.time()
-        await self._outlet.write(out)
+        await self._outlet.write(out, is_last=is_last)
         self.writing_since_s = None
 
     def _about_to_write(self, out: bytes) -> None:

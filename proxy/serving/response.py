@@ -112,22 +112,29 @@ class StreamedResponse:
             return
         transport, protocol = _open(self._request), self._request.protocol
         head, self._head, self.head_is_out = self._head, b"", True
-        transport.write(head + (b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data))
+        transport.write(head + self._framed(data))
         if protocol.writing_paused:
             await protocol.drain()
 
-    async def write_eof(self) -> None:
-        """Say that this was all. Raises ConnectionResetError."""
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send a last piece, if there is one, and say that this was all. Raises ConnectionResetError."""
         if self.ended:
             return
         assert self._request is not None
         transport, protocol = _open(self._request), self._request.protocol
-        last = self._head + (b"0\r\n\r\n" if self.chunked else b"")
+        last = self._head
+        if data and not self._empty:
+            last += self._framed(data)
+        if self.chunked:
+            last += b"0\r\n\r\n"
         self._head, self.head_is_out, self.ended = b"", False, True
         if last:
             transport.write(last)
         if protocol.writing_paused:
             await protocol.drain()
+
+    def _framed(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
 
     def _flush(self, transport: asyncio.Transport) -> None:
         if self._head and not transport.is_closing():
