@@ -176,7 +176,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._phase == "idle" and self._taken_at + self._timeouts.idle > self.deadline:
             self._limit("idle", self._taken_at + self._timeouts.idle)
-            return
+            if self.deadline > self._loop.time():
+                return
         limit_s = getattr(self._timeouts, self._phase)
         self.cut(
             UpstreamTimeoutError(
