@@ -115,10 +115,13 @@ class StreamTranslator(ABC):
         """No fewer than the tokens, and than the chunks, that `take` would return; None where only `take` can tell."""
         return None
 
-    def passes(self, piece: bytes, untaken_max: int) -> bool:
-        """Take a piece that goes to the client as it is, if it is simple, and `untaken` stays within that; else do nothing."""
+    def passes(self, piece: bytes, untaken_max: int) -> int:
+        """Take a piece that goes to the client as it is, if it is simple and `untaken` stays within that; return `untaken`.
+
+        Else do nothing, and return 0.
+        """
         del piece, untaken_max
-        return False
+        return 0
 
 
 class Exchange(ABC):

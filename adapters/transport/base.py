@@ -23,8 +23,9 @@ class UpstreamResponse(ABC):
 
     status: int
     headers: Mapping[str, str]  # names in lower case; of a repeated header the last
-    # Asked first about a piece that comes while `next_piece` waits, if the transport is able to; what it takes is not returned.
-    taker: Callable[[bytes], bool] | None = None
+    # Asked first about a piece that comes while `next_piece` waits, and told the loop's time, if the transport is able to; what it
+    # takes is not returned. It is not asked about the first piece.
+    taker: Callable[[bytes, float], bool] | None = None
 
     @property
     def ended(self) -> bool:
