@@ -5,24 +5,13 @@ A draw's worst case is `fixed + per_output * granted`: the input and the call it
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from accounting.budgets import Budget
 from accounting.record import record
 
 
-class WorstPrice(Protocol):
-    """The dearest that a call may cost, in nano-USD, rounded up."""
-
-    def worst_input_nanousd(self, input_tokens: int) -> int:
-        """Return the cost of the input and of the call itself."""
-
-    def worst_output_nanousd_per_token(self, input_tokens: int) -> int:
-        """Return the cost of one output token."""
-
-
-@record
-class Worst:
+class Worst(NamedTuple):
     """A call's worst case. `choices` is n: each choice may use the whole output limit."""
 
     input_tokens: int

@@ -32,6 +32,7 @@ from proxy.rules import Rules
 from proxy.serving.request import BodyTooLargeError, Request
 from proxy.serving.response import Answer, Response, StreamedResponse
 from proxy.slices import Slices
+from proxy.standing import Way
 from proxy.streaming import Relay, read_to_end
 from proxy.telemetry import Telemetry
 from proxy.tending import Tender
@@ -99,15 +100,12 @@ class Gateway:
         if principal.user_from is not None:
             principal = end_user(principal, headers, asked.body)
             asked = without_user(principal, asked)
-        targets = rules.targets(asked, principal)
-        terms, far = rules.admitter.bound(asked, principal.caller, targets)
+        way = rules.way(asked, principal)
+        terms, far = rules.admitter.bound(asked, way)
         if not far:
-            terms = await self._counted(rules, asked, principal, targets, terms)
-        admitted = Admitted(
-            request_id=request_id, asked=asked, principal=principal, targets=targets, terms=terms,
-            cache_key=self.cache.key(asked, principal, targets, headers), began_s=began_s,
-        )  # fmt: skip
-        return admitted, rules
+            terms = await self._counted(rules, asked, way, terms)
+        cache_key = self.cache.key(asked, principal, way.targets, headers)
+        return Admitted(request_id, asked, principal, way.targets, terms, cache_key, began_s), rules
 
     async def _catch_up(self, version: str) -> None:
         """Read anew what is stored. Raises ClientError when the store went away in between."""
@@ -171,12 +169,10 @@ class Gateway:
             late.close = True
             raise late from error
 
-    async def _counted(
-        self, rules: Rules, asked: Asked, principal: Principal, targets: list[Target], terms: Terms
-    ) -> Terms:
+    async def _counted(self, rules: Rules, asked: Asked, way: Way, terms: Terms) -> Terms:
         """Return the terms for the input as it is, where its bound is too near to a limit."""
-        counts = [await counted(asked, model) for model in {target.model for target in targets}]
-        return rules.admitter.terms(asked, principal.caller, targets, min(terms.input_tokens, max(counts)))
+        counts = [await counted(asked, model) for model in {target.model for target in way.targets}]
+        return rules.admitter.terms(asked, way, min(terms.input_tokens, max(counts)))
 
     def _too_large(self) -> ClientError:
         return ClientError(
