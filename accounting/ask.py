@@ -56,13 +56,18 @@ class Ask:
 
 def draws_for(budgets: Iterable[Budget], worst: Worst) -> tuple[Draw, ...]:
     """Return each budget's part of a call's worst case, in the budget's own unit."""
-    input_tokens, choices = worst.input_tokens, worst.choices
-    parts = {
-        "usd": (worst.input_nanousd, worst.output_nanousd * choices),
-        "tokens": (input_tokens, choices),
-        "input_tokens": (input_tokens, 0),
-        "output_tokens": (0, choices),
-        "requests": (1, 0),
-        "concurrency": (1, 0),
-    }
-    return tuple([Draw(budget, *parts[budget.unit]) for budget in budgets])
+    input_tokens, input_nanousd, output_nanousd, choices = worst
+    found = []
+    for budget in budgets:
+        unit = budget.unit
+        if unit == "usd":
+            found.append(Draw(budget, input_nanousd, output_nanousd * choices))
+        elif unit == "tokens":
+            found.append(Draw(budget, input_tokens, choices))
+        elif unit == "input_tokens":
+            found.append(Draw(budget, input_tokens, 0))
+        elif unit == "output_tokens":
+            found.append(Draw(budget, 0, choices))
+        else:  # requests, concurrency
+            found.append(Draw(budget, 1, 0))
+    return tuple(found)
