@@ -163,10 +163,14 @@ class Admitter:
 
 
 def _worst(asked: Asked, prices: Sequence[Price | None], input_tokens: int) -> Worst:
+    tier = asked.service_tier
+    if len(prices) == 1 and (only := prices[0]) is not None:  # as most calls have
+        input_nanousd, output_nanousd = only.worst_nanousd(input_tokens, tier)
+        return Worst(input_tokens, input_nanousd, output_nanousd, asked.choices)
     most_input = most_output = 0
     for price in prices:
         if price is not None:
-            input_nanousd, output_nanousd = price.worst_nanousd(input_tokens, asked.service_tier)
+            input_nanousd, output_nanousd = price.worst_nanousd(input_tokens, tier)
             most_input = max(most_input, input_nanousd)
             most_output = max(most_output, output_nanousd)
     return Worst(input_tokens, most_input, most_output, asked.choices)

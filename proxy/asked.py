@@ -1,7 +1,7 @@
 """Reads a request body: the few fields that Bursar acts on, checked and bounded. All others are the provider's business."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -136,16 +136,18 @@ def _may_be_deep(raw: bytes) -> bool:
 
 
 def _too_deep(body: JSON) -> bool:
-    level: list[Any] = [body]
+    level: list[Iterable[Any]] = [body.values()]
     for _ in range(DEPTH_MAX):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
+        below: list[Iterable[Any]] = []
+        for values in level:
+            for value in values:
+                if type(value) is dict:
+                    below.append(value.values())
+                elif type(value) is list:
+                    below.append(value)
+        if not below:
             return False
+        level = below
     return True
 
 
