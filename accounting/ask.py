@@ -5,24 +5,13 @@ A draw's worst case is `fixed + per_output * granted`: the input and the call it
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from accounting.budgets import Budget
 from accounting.record import record
 
 
-class WorstPrice(Protocol):
-    """The dearest that a call may cost, in nano-USD, rounded up."""
-
-    def worst_input_nanousd(self, input_tokens: int) -> int:
-        """Return the cost of the input and of the call itself."""
-
-    def worst_output_nanousd_per_token(self, input_tokens: int) -> int:
-        """Return the cost of one output token."""
-
-
-@record
-class Worst:
+class Worst(NamedTuple):
     """A call's worst case. `choices` is n: each choice may use the whole output limit."""
 
     input_tokens: int
@@ -67,13 +56,18 @@ class Ask:
 
 def draws_for(budgets: Iterable[Budget], worst: Worst) -> tuple[Draw, ...]:
     """Return each budget's part of a call's worst case, in the budget's own unit."""
-    input_tokens, choices = worst.input_tokens, worst.choices
-    parts = {
-        "usd": (worst.input_nanousd, worst.output_nanousd * choices),
-        "tokens": (input_tokens, choices),
-        "input_tokens": (input_tokens, 0),
-        "output_tokens": (0, choices),
-        "requests": (1, 0),
-        "concurrency": (1, 0),
-    }
-    return tuple([Draw(budget, *parts[budget.unit]) for budget in budgets])
+    input_tokens, input_nanousd, output_nanousd, choices = worst
+    found = []
+    for budget in budgets:
+        unit = budget.unit
+        if unit == "usd":
+            found.append(Draw(budget, input_nanousd, output_nanousd * choices))
+        elif unit == "tokens":
+            found.append(Draw(budget, input_tokens, choices))
+        elif unit == "input_tokens":
+            found.append(Draw(budget, input_tokens, 0))
+        elif unit == "output_tokens":
+            found.append(Draw(budget, 0, choices))
+        else:  # requests, concurrency
+            found.append(Draw(budget, 1, 0))
+    return tuple(found)

@@ -7,7 +7,7 @@ integers: nano-USD for `usd`, plain counts for the rest.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from accounting.periods import Period
@@ -45,7 +45,7 @@ class Budget:
         start = f"@{period.starts.isoformat()}" if period.starts else ""
         return quote(f"{self.subject}|{self.unit}|{period.kind}{zone}{start}", safe="|:@/*+-_.")
 
-    @property
+    @cached_property
     def binds(self) -> bool:
         """Whether it can refuse a call."""
         return self.mode == "hard"
@@ -55,9 +55,8 @@ class Budget:
         return replace(self, subject=subject)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who calls: the identities that budgets and limits may name. None where there is none."""
+class Caller(NamedTuple):
+    """Who calls: the identities that budgets and limits may name. None where there is none. Much is looked up by it at each call."""
 
     tenant: str = "default"
     key: str | None = None

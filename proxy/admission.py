@@ -6,10 +6,9 @@ suffices; near it, the tokens are counted.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from accounting.ask import Ask, Draw, Worst, draws_for
+from accounting.ask import Ask, Worst, draws_for
 from accounting.budgets import Budget, BudgetBook, Caller, qualified, route_subjects
 from accounting.hold import Hold
 from accounting.prices.ceilings import max_output
@@ -18,21 +17,22 @@ from accounting.prices.table import PriceBook
 from accounting.record import record
 from accounting.tokens.counter import upper_bound
 from proxy.asked import Asked, unbounded_cost
-from proxy.config.policy import Admission, Limit
+from proxy.config.policy import Admission
 from proxy.errors import ClientError
 from proxy.limits import LimitBook, concurrency, lowered, rates
 from proxy.slices import SLICE_TOKENS, may_slice, sent_upstream
+from proxy.standing import Standing, Way, binds_cost, standing_of
 from proxy.upstreams import Target
 
 STANDINGS_MAX = 4096
-FAR = 50  # a call whose cheap bound is less than this part of every limit need not be counted exactly
 
 
 @record
 class Terms:
     """What a call may be admitted on. `prices` and `ceilings` belong to the targets, in their order.
 
-    `clamps`: some budget or limit of tokens is kept by what output limit is sent, so one must be sent.
+    `clamps`: some budget or limit of tokens is kept by what output limit is sent, so one must be sent. `wanted` are the output
+    tokens per choice that the client asked for; `ask` may be for a first slice only.
     """
 
     ask: Ask
@@ -41,29 +41,11 @@ class Terms:
     clamps: bool
     input_tokens: int
     worst: Worst  # of the dearest target
-    whole: int | None = None  # output tokens per choice, where `ask` is for a first slice only
-
-    @property
-    def wanted(self) -> int:
-        """The output tokens per choice that the client asked for."""
-        return self.ask.wanted if self.whole is None else self.whole
+    wanted: int
 
     def granted(self, hold: Hold) -> int:
         """Return the output tokens per choice that may be asked of a provider."""
-        return sent_upstream(hold, self.ask, self.whole)
-
-
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """What is the same for every call of a caller to the same targets."""
-
-    budgets: tuple[Budget, ...]
-    limits: tuple[tuple[str, Limit], ...]
-    at_once: tuple[Draw, ...]
-    ceilings: tuple[int, ...]
-    ceiling: int  # the highest of them
-    costs: bool  # some budget in USD binds
-    prices: tuple[Price | None, ...] | None  # None: one is not known, and that refuses the call
+        return sent_upstream(hold, self.ask, self.wanted)
 
 
 class Admitter:
@@ -73,7 +55,8 @@ class Admitter:
         self, book: BudgetBook, limits: LimitBook, prices: PriceBook, policy: Admission, ceilings: Mapping[str, int]
     ) -> None:
         self.book, self._limits, self._prices, self._policy, self._ceilings = book, limits, prices, policy, ceilings
-        self._standings: dict[tuple[Caller, tuple[tuple[str, str], ...]], _Standing] = {}
+        self._share_permille = round(policy.unbounded_share * 1000)
+        self._standings: dict[tuple[Caller, tuple[tuple[str, str], ...]], Standing] = {}
 
     def budgets(self, caller: Caller, targets: Iterable[Target]) -> list[Budget]:
         """Return the budgets that a call draws on: the caller's, then those of the models that may be tried."""
@@ -85,65 +68,8 @@ class Admitter:
         upstream = target.upstream
         return self._prices.lookup(upstream.price_list, target.model, provider=upstream.name)
 
-    def terms(self, asked: Asked, caller: Caller, targets: Sequence[Target], input_tokens: int) -> Terms:
-        """Return the terms for so much input. Raises ClientError 400: unbounded_cost, unknown_price."""
-        standing = self._standing(caller, targets)
-        if standing.costs and asked.unbounded is not None:
-            raise unbounded_cost(asked.unbounded)
-        prices = standing.prices
-        if prices is None:  # says which
-            prices = tuple([self._priced(target, costs=standing.costs) for target in targets])
-        worst = _worst(asked, prices, input_tokens)
-        wanted, least = self._output(asked, standing.ceiling)
-        bounded = asked.limit is not None or asked.operation == "embeddings"
-        draws, limits = draws_for(standing.budgets, worst) + standing.at_once, rates(standing.limits, worst)
-        whole = None
-        if may_slice(asked, targets, draws, limits):  # it holds little that others could use: no share is kept from it
-            whole, wanted, bounded = wanted, max(least, min(wanted, SLICE_TOKENS)), True
-        ask = Ask(
-            draws=draws,
-            rates=limits,
-            wanted=wanted,
-            least=least,
-            share_permille=0 if bounded else round(self._policy.unbounded_share * 1000),
-        )
-        clamps = bool(ask.rates) and lowered(ask)
-        for draw in draws:
-            clamps = clamps or (draw.per_output > 0 and draw.budget.binds)
-        return Terms(
-            ask=ask,
-            prices=prices,
-            ceilings=standing.ceilings,
-            clamps=clamps,
-            input_tokens=input_tokens,
-            worst=worst,
-            whole=whole,
-        )
-
-    def fixed(self, caller: Caller, provider: str, path: str, nanousd: int | None) -> Ask:
-        """Return what a call at a fixed price asks for, whatever it is. Raises ClientError 400 unbounded_cost without a price."""
-        budgets = self.book.for_subjects((*caller.subjects(), f"provider:{provider}"))
-        if nanousd is None and any(budget.unit == "usd" and budget.binds for budget in budgets):
-            raise unbounded_cost(path)
-        worst = Worst(input_tokens=0, input_nanousd=nanousd or 0, output_nanousd=0)
-        limits = [each for each in self._limits.of(caller, [(provider, "")]) if not each[0].startswith("model:")]
-        return Ask(draws=draws_for(budgets, worst) + concurrency(limits), rates=rates(limits, worst))
-
-    def bound(self, asked: Asked, caller: Caller, targets: Sequence[Target]) -> tuple[Terms, bool]:
-        """Return the terms for a bound of the input that costs no counting, and whether that is good enough for this caller."""
-        input_tokens = upper_bound(asked.operation, asked.body, targets[0].model)
-        for target in targets[1:]:
-            input_tokens = max(input_tokens, upper_bound(asked.operation, asked.body, target.model))
-        terms = self.terms(asked, caller, targets, input_tokens)
-        for rate in terms.ask.rates:
-            if rate.what == "tokens":
-                return terms, False  # nothing of it is given back when the call turns out smaller
-        for budget, fixed, _ in terms.ask.draws:
-            if fixed * FAR > budget.limit and budget.binds and _counts_input(budget):
-                return terms, False
-        return terms, True
-
-    def _standing(self, caller: Caller, targets: Sequence[Target]) -> _Standing:
+    def standing(self, caller: Caller, targets: Sequence[Target]) -> Standing:
+        """Return what is the same for every call of a caller to these targets."""
         routes = tuple([target.names for target in targets])
         known = self._standings.get((caller, routes))
         if known is None:
@@ -152,18 +78,55 @@ class Admitter:
             known = self._standings[caller, routes] = self._new_standing(caller, targets, routes)
         return known
 
-    def _new_standing(
-        self, caller: Caller, targets: Sequence[Target], routes: tuple[tuple[str, str], ...]
-    ) -> _Standing:
-        budgets, limits = tuple(self.budgets(caller, targets)), tuple(self._limits.of(caller, routes))
-        ceilings = tuple(self._ceiling(target) for target in targets)
-        costs, prices = any(budget.unit == "usd" and budget.binds for budget in budgets), None
-        with suppress(ClientError):
-            prices = tuple(self._priced(target, costs=costs) for target in targets)
-        return _Standing(
-            budgets=budgets, limits=limits, at_once=concurrency(limits), ceilings=ceilings, ceiling=max(ceilings),
-            costs=costs, prices=prices,
-        )  # fmt: skip
+    def terms(self, asked: Asked, way: Way, input_tokens: int) -> Terms:
+        """Return the terms for so much input. Raises ClientError 400: unbounded_cost, unknown_price."""
+        standing = way.standing
+        if standing.costs and asked.unbounded is not None:
+            raise unbounded_cost(asked.unbounded)
+        prices = standing.prices
+        if prices is None:  # says which
+            prices = tuple([self._priced(target, costs=standing.costs) for target in way.targets])
+        worst = _worst(asked, prices, input_tokens)
+        draws, limits = draws_for(standing.budgets, worst), standing.rates
+        if limits is None:
+            limits = rates(standing.limits, worst)
+        wanted, least, share_permille = self._output(asked, standing.ceiling)
+        first = wanted
+        if standing.slices and may_slice(asked, way.targets, draws, limits):
+            first, share_permille = max(least, min(wanted, SLICE_TOKENS)), 0  # it holds little that others could use
+        ask = Ask(draws, limits, first, least, share_permille)
+        clamps = standing.clamps or (standing.costs and worst.output_nanousd > 0)
+        clamps = clamps or (standing.rates is None and lowered(ask))
+        return Terms(ask, prices, standing.ceilings, clamps, input_tokens, worst, wanted)
+
+    def fixed(self, caller: Caller, provider: str, path: str, nanousd: int | None) -> Ask:
+        """Return what a call at a fixed price asks for, whatever it is. Raises ClientError 400 unbounded_cost without a price."""
+        budgets = self.book.for_subjects((*caller.subjects(), f"provider:{provider}"))
+        if nanousd is None and binds_cost(budgets):
+            raise unbounded_cost(path)
+        worst = Worst(0, nanousd or 0, 0)
+        limits = [each for each in self._limits.of(caller, [(provider, "")]) if not each[0].startswith("model:")]
+        return Ask(draws_for((*budgets, *concurrency(limits)), worst), rates(limits, worst))
+
+    def bound(self, asked: Asked, way: Way) -> tuple[Terms, bool]:
+        """Return the terms for a bound of the input that costs no counting, and whether that is good enough for this caller."""
+        targets, standing = way
+        input_tokens = upper_bound(asked.operation, asked.body, targets[0].model)
+        for target in targets[1:]:
+            input_tokens = max(input_tokens, upper_bound(asked.operation, asked.body, target.model))
+        terms = self.terms(asked, way, input_tokens)
+        if standing.rates is None:
+            return terms, False  # nothing of it is given back when the call turns out smaller
+        return terms, input_tokens <= standing.far_tokens and terms.worst.input_nanousd <= standing.far_nanousd
+
+    def _new_standing(self, caller: Caller, targets: Sequence[Target], routes: tuple[tuple[str, str], ...]) -> Standing:
+        limits = self._limits.of(caller, routes)
+        budgets = (*self.budgets(caller, targets), *concurrency(limits))
+        ceilings = tuple([self._ceiling(target) for target in targets])
+        costs, prices = binds_cost(budgets), None
+        with suppress(ClientError):  # each call is told
+            prices = tuple([self._priced(target, costs=costs) for target in targets])
+        return standing_of(budgets, limits, ceilings, prices)
 
     def _priced(self, target: Target, *, costs: bool) -> Price | None:
         price = self.price(target)
@@ -189,25 +152,25 @@ class Admitter:
         own = next((n for pattern, n in self._ceilings.items() if fnmatchcase(name, pattern)), None)
         return own or max_output(target.model) or self._policy.default_max_output
 
-    def _output(self, asked: Asked, ceiling: int) -> tuple[int, int]:
-        """Return the wanted and the least output tokens per choice."""
+    def _output(self, asked: Asked, ceiling: int) -> tuple[int, int, int]:
+        """Return the wanted and the least output tokens per choice, and how much of what is free the call may take."""
         if asked.operation == "embeddings":
-            return 0, 0
-        wanted = asked.limit or max(ceiling, asked.thinking + self._policy.min_completion)
-        return wanted, min(wanted, asked.thinking + self._policy.min_completion)
+            return 0, 0, 0
+        least = asked.thinking + self._policy.min_completion
+        if asked.limit is not None:
+            return asked.limit, min(asked.limit, least), 0
+        return max(ceiling, least), least, self._share_permille
 
 
 def _worst(asked: Asked, prices: Sequence[Price | None], input_tokens: int) -> Worst:
-    input_nanousd = output_nanousd = 0
+    tier = asked.service_tier
+    if len(prices) == 1 and (only := prices[0]) is not None:  # as most calls have
+        input_nanousd, output_nanousd = only.worst_nanousd(input_tokens, tier)
+        return Worst(input_tokens, input_nanousd, output_nanousd, asked.choices)
+    most_input = most_output = 0
     for price in prices:
         if price is not None:
-            worst_input = price.worst_input_nanousd(input_tokens, asked.service_tier) + price.per_request
-            input_nanousd = max(input_nanousd, worst_input)
-            output_nanousd = max(output_nanousd, price.worst_output_nanousd_per_token(input_tokens, asked.service_tier))
-    return Worst(
-        input_tokens=input_tokens, input_nanousd=input_nanousd, output_nanousd=output_nanousd, choices=asked.choices
-    )
-
-
-def _counts_input(budget: Budget) -> bool:
-    return budget.unit in ("usd", "tokens", "input_tokens")
+            input_nanousd, output_nanousd = price.worst_nanousd(input_tokens, tier)
+            most_input = max(most_input, input_nanousd)
+            most_output = max(most_output, output_nanousd)
+    return Worst(input_tokens, most_input, most_output, asked.choices)

@@ -1,6 +1,7 @@
 """A call that may be reserved, and the exact count of its input where a bound is too near to a limit."""
 
 import asyncio
+from collections.abc import Sequence
 
 from accounting.record import record
 from accounting.tokens.counter import count_input, needs_thread
@@ -19,7 +20,7 @@ class Admitted:
     request_id: str
     asked: Asked
     principal: Principal
-    targets: list[Target]
+    targets: Sequence[Target]
     terms: Terms
     cache_key: str | None
     began_s: float = 0.0  # when its body was there, on the loop's clock

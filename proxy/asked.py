@@ -1,7 +1,7 @@
 """Reads a request body: the few fields that Bursar acts on, checked and bounded. All others are the provider's business."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -35,8 +35,10 @@ _UNBOUNDED = (
     "web_search_options", "search_parameters", "plugins", "mcp_servers", "previous_response_id", "conversation",
     "prompt_template", "background", "audio", "container",
 )  # fmt: skip
-_THINKING = frozenset({"thinking", "reasoning"})
-_UNBOUNDED_SET = frozenset(_UNBOUNDED)
+# What is looked at no further where a request has none of it.
+_SELDOM = frozenset(
+    {"stream_options", "n", "best_of", "thinking", "reasoning", "service_tier", "tools", *_UNBOUNDED}
+)  # fmt: skip
 _BOUNDED_TOOLS = ("function", "custom", None)  # no set: a client may say anything, also what has no hash
 
 
@@ -60,31 +62,29 @@ class Asked:
 
 def read_request(operation: Operation, raw: bytes, defaults: CallDefaults) -> Asked:
     """Parse and check; what the client leaves out comes from `defaults`. Raises ClientError 400, naming the field."""
-    body, raw = _with_defaults(_object(raw), raw, defaults)
+    body = _object(raw)
+    if defaults.model is not None or defaults.temperature is not None:
+        body, raw = _with_defaults(body, raw, defaults)
     model = body.get("model")
-    if not isinstance(model, str) or not model:
+    if type(model) is not str or not model:
         raise bad_body(
             "you must provide a model parameter" if model is None else "model must be a text that is not empty", "model"
         )
     _check_input(operation, body)
     stream = "stream" in body and _flag(body, "stream")
-    limits = [
-        value for name in _LIMITS[operation] if name in body and (value := _count(body, name, OUTPUT_MAX)) is not None
-    ]
+    limit, two_limits = None, False
+    for name in _LIMITS[operation]:
+        if name in body and (value := _count(body, name, OUTPUT_MAX)) is not None:
+            limit, two_limits = value if limit is None else max(limit, value), limit is not None
+    if _SELDOM.isdisjoint(body):
+        choices = 1 if operation != "completions" else _prompts(body)
+        return Asked(operation, raw, body, model, stream, False, choices, limit, two_limits, 0, None, None)
+    show_usage, choices = _shows_usage(body, stream), _choices(operation, body)
+    tier = tier if isinstance(tier := body.get("service_tier"), str) else None
     return Asked(
-        operation=operation,
-        raw=raw,
-        body=body,
-        model=model,
-        stream=stream,
-        show_usage="stream_options" in body and _shows_usage(body, stream),
-        choices=_choices(operation, body),
-        limit=max(limits) if limits else None,
-        two_limits=len(limits) > 1,
-        thinking=0 if _THINKING.isdisjoint(body) else _thinking(body),
-        service_tier=tier if isinstance(tier := body.get("service_tier"), str) else None,
-        unbounded=_unbounded(body),
-    )
+        operation, raw, body, model, stream, show_usage, choices, limit, two_limits,
+        _thinking(body), tier, _unbounded(body),
+    )  # fmt: skip
 
 
 def spliced(raw: bytes, changes: Mapping[str, bytes | None]) -> bytes:
@@ -104,16 +104,14 @@ def _object(raw: bytes) -> JSON:
             json.dumps(body, ensure_ascii=False).encode()  # half of a surrogate pair is not text
         except (ValueError, RecursionError) as error:
             raise bad_body("We could not parse the JSON body of your request.") from error
-    if not isinstance(body, dict):
+    if type(body) is not dict:
         raise bad_body("The body must be a JSON object.")
-    if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and _too_deep(body):
+    if _may_be_deep(raw) and _too_deep(body):
         raise bad_body(f"The body is nested more than {DEPTH_MAX} levels deep.")
     return body
 
 
 def _with_defaults(body: JSON, raw: bytes, defaults: CallDefaults) -> tuple[JSON, bytes]:
-    if defaults.model is None and defaults.temperature is None:
-        return body, raw
     missing: JSON = {}
     if defaults.model is not None and body.get("model") is None:
         missing["model"] = defaults.model
@@ -124,17 +122,32 @@ def _with_defaults(body: JSON, raw: bytes, defaults: CallDefaults) -> tuple[JSON
     return {**body, **missing}, spliced(raw, {name: orjson.dumps(value) for name, value in missing.items()})
 
 
+def _may_be_deep(raw: bytes) -> bool:
+    """Tell whether there are as many brackets; to find the next one is much faster than to count all of them."""
+    found = 0
+    for bracket in (b"{", b"["):
+        at = raw.find(bracket)
+        while at >= 0:
+            found += 1
+            if found > DEPTH_MAX:
+                return True
+            at = raw.find(bracket, at + 1)
+    return False
+
+
 def _too_deep(body: JSON) -> bool:
-    level: list[Any] = [body]
+    level: list[Iterable[Any]] = [body.values()]
     for _ in range(DEPTH_MAX):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
+        below: list[Iterable[Any]] = []
+        for values in level:
+            for value in values:
+                if type(value) is dict:
+                    below.append(value.values())
+                elif type(value) is list:
+                    below.append(value)
+        if not below:
             return False
+        level = below
     return True
 
 
@@ -144,12 +157,12 @@ def _check_input(operation: Operation, body: JSON) -> None:
     if value is None and not (operation == "responses" and body.get("prompt")):
         raise bad_body(f"Missing required parameter: '{name}'.", name)
     if operation == "chat":
-        if not isinstance(value, list) or not value:
+        if type(value) is not list or not value:
             raise bad_body("'messages' must be an array with at least one message.", "messages")
         if len(value) > MESSAGES_MAX:
             raise bad_body(f"'messages' has more than {MESSAGES_MAX} messages.", "messages")
         for index, message in enumerate(value):
-            if not isinstance(message, dict):
+            if type(message) is not dict:
                 raise bad_body(f"'messages[{index}]' must be an object.", f"messages[{index}]")
 
 
@@ -166,16 +179,18 @@ def _shows_usage(body: JSON, stream: bool) -> bool:
 
 def _flag(body: JSON, name: str) -> bool:
     value = body.get(name)
-    if value is not None and not isinstance(value, bool):
+    if value is True or value is False:
+        return value
+    if value is not None:
         raise bad_body(f"'{name}' must be true or false.", name)
-    return value is True
+    return False
 
 
 def _count(body: JSON, name: str, most: int) -> int | None:
     value = body.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+    if type(value) is not int or not 1 <= value <= most:  # no bool, which is an instance of int
         raise bad_body(f"'{name}' must be an integer of at least 1.", name)
     return value
 
@@ -183,13 +198,13 @@ def _count(body: JSON, name: str, most: int) -> int | None:
 def _choices(operation: Operation, body: JSON) -> int:
     if operation not in ("chat", "completions"):
         return 1
-    each = 1
-    if "n" in body or "best_of" in body:
-        each = max(_count(body, "n", CHOICES_MAX) or 1, _count(body, "best_of", CHOICES_MAX) or 1)
-    prompts = body.get("prompt") if operation == "completions" else None
-    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
-        return each * len(prompts)
-    return each
+    each = max(_count(body, "n", CHOICES_MAX) or 1, _count(body, "best_of", CHOICES_MAX) or 1)
+    return each * _prompts(body) if operation == "completions" else each
+
+
+def _prompts(body: JSON) -> int:
+    prompts = body["prompt"]
+    return len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
 
 
 def _thinking(body: JSON) -> int:
@@ -204,11 +219,10 @@ def _thinking(body: JSON) -> int:
 
 
 def _unbounded(body: JSON) -> str | None:
-    if not _UNBOUNDED_SET.isdisjoint(body):
-        for name in _UNBOUNDED:
-            value = body.get(name)
-            if value is not None and value is not False and value != []:  # an empty object turns the feature on
-                return name
+    for name in _UNBOUNDED:
+        value = body.get(name)
+        if value is not None and value is not False and value != []:  # an empty object turns the feature on
+            return name
     tools = body.get("tools")
     if isinstance(tools, list):
         for index, tool in enumerate(tools):

@@ -39,10 +39,10 @@ class Gate:
 
 def presented(headers: Mapping[str, str]) -> str:
     """Return the key that a request presents: Bearer, or the header that Azure's SDK sends."""
-    scheme, _, value = headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return value.strip()
-    return headers.get("api-key", "").strip()
+    value = headers.get("Authorization", "")
+    if value[:7].lower() == "bearer ":
+        return value[7:].strip()
+    return "" if value.lower() == "bearer" else headers.get("api-key", "").strip()
 
 
 def without_user(principal: Principal, asked: Asked) -> Asked:

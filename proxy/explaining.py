@@ -65,10 +65,10 @@ async def explain(
     """Go the way of a call up to the ledger, and say what that would say. Raises ClientError and StoreError."""
     operation, raw = request
     asked = read_request(operation, raw, defaults)
-    targets = rules.targets(asked, principal)
-    bound, far = rules.admitter.bound(asked, principal.caller, targets)
-    counted = min(bound.input_tokens, max(count_input(operation, asked.body, target.model) for target in targets))
-    terms = bound if far else rules.admitter.terms(asked, principal.caller, targets, counted)
+    way = rules.way(asked, principal)
+    bound, far = rules.admitter.bound(asked, way)
+    counted = min(bound.input_tokens, max(count_input(operation, asked.body, target.model) for target in way.targets))
+    terms = bound if far else rules.admitter.terms(asked, way, counted)
     ask = terms.ask
     balances = await Reader(store).balances([draw.budget for draw in ask.draws], now_ms)
     tats = [float(await store.call("GET", store.key("q", rate.subject, rate.what)) or 0) for rate in ask.rates]
@@ -76,7 +76,7 @@ async def explain(
     return Explained(
         asked=asked,
         principal=principal,
-        targets=targets,
+        targets=way.targets,
         terms=terms,
         counted=counted,
         verdict=verdict,

@@ -32,10 +32,10 @@ from proxy.rules import Rules
 from proxy.serving.request import BodyTooLargeError, Request
 from proxy.serving.response import Answer, Response, StreamedResponse
 from proxy.slices import Slices
+from proxy.standing import Way
 from proxy.streaming import Relay, read_to_end
 from proxy.telemetry import Telemetry
 from proxy.tending import Tender
-from proxy.upstreams import Target
 
 RULES_TRIES = 3
 _SSE_HEADERS = {
@@ -99,15 +99,12 @@ class Gateway:
         if principal.user_from is not None:
             principal = end_user(principal, headers, asked.body)
             asked = without_user(principal, asked)
-        targets = rules.targets(asked, principal)
-        terms, far = rules.admitter.bound(asked, principal.caller, targets)
+        way = rules.way(asked, principal)
+        terms, far = rules.admitter.bound(asked, way)
         if not far:
-            terms = await self._counted(rules, asked, principal, targets, terms)
-        admitted = Admitted(
-            request_id=request_id, asked=asked, principal=principal, targets=targets, terms=terms,
-            cache_key=self.cache.key(asked, principal, targets, headers), began_s=began_s,
-        )  # fmt: skip
-        return admitted, rules
+            terms = await self._counted(rules, asked, way, terms)
+        cache_key = self.cache.key(asked, principal, way.targets, headers)
+        return Admitted(request_id, asked, principal, way.targets, terms, cache_key, began_s), rules
 
     async def _catch_up(self, version: str) -> None:
         """Read anew what is stored. Raises ClientError when the store went away in between."""
@@ -157,26 +154,28 @@ class Gateway:
         """Return the body, within its limits. Raises ClientError 408, 413, 415."""
         if request.headers.get("content-encoding", "identity") != "identity":
             raise ClientError(415, "Content-Encoding is not supported for requests; send the body as it is.")
-        if (request.content_length or 0) > self.server.max_body_bytes:
-            raise self._too_large()  # before a byte of it is read
         try:
             if request.complete:  # it came with the head, as most do
-                return await request.read()
-            async with asyncio.timeout(self.server.body_seconds):
-                return await request.read()
+                body = await request.read()
+            elif (request.content_length or 0) > self.server.max_body_bytes:
+                raise self._too_large()  # before more of it is read
+            else:
+                async with asyncio.timeout(self.server.body_seconds):
+                    body = await request.read()
         except BodyTooLargeError as error:
             raise self._too_large() from error
         except TimeoutError as error:
             late = ClientError(408, "The body did not arrive in time.", code="request_timeout")
             late.close = True
             raise late from error
+        if len(body) > self.server.max_body_bytes:  # it may be less than when the body began to come
+            raise self._too_large()
+        return body
 
-    async def _counted(
-        self, rules: Rules, asked: Asked, principal: Principal, targets: list[Target], terms: Terms
-    ) -> Terms:
+    async def _counted(self, rules: Rules, asked: Asked, way: Way, terms: Terms) -> Terms:
         """Return the terms for the input as it is, where its bound is too near to a limit."""
-        counts = [await counted(asked, model) for model in {target.model for target in targets}]
-        return rules.admitter.terms(asked, principal.caller, targets, min(terms.input_tokens, max(counts)))
+        counts = [await counted(asked, model) for model in {target.model for target in way.targets}]
+        return rules.admitter.terms(asked, way, min(terms.input_tokens, max(counts)))
 
     def _too_large(self) -> ClientError:
         return ClientError(
@@ -195,7 +194,7 @@ class Gateway:
         ) as charge:
             self.telemetry.admission.note(charge.began_s - admitted.began_s)
             self.telemetry.reserve.note(self.till.ledger.store.now_s() - charge.began_s)
-            plan = Plan(asked=asked, targets=admitted.targets, terms=terms, created=int(time.time()))  # noqa: TID251 - `created` is wall time
+            plan = Plan(asked, admitted.targets, terms, int(time.time()))  # noqa: TID251 - `created` is wall time
             try:
                 begun = await self.trier.begin(plan, charge)
             except AdapterError as error:
@@ -204,7 +203,7 @@ class Gateway:
             except asyncio.CancelledError:
                 charge.outcome = "disconnect"
                 raise
-            request.protocol.stall_s = self._stall_s(begun.target)
+            request.protocol.stall_s = begun.target.write_stall_s or self.timeouts.write_stall_s
             clamped = begun.granted if terms.clamps and begun.granted < terms.wanted else None
             headers = answer_headers(admitted.request_id, begun, charge.hold, clamped=clamped)
             if begun.answer is not None:
@@ -250,7 +249,7 @@ class Gateway:
         charge.outcome = "disconnect"  # unless it comes to its end
         try:
             await response.prepare(request)
-            self._tend(relay, begun.target, request)
+            self._tend(relay, request)
             charge.outcome = await relay.run()
             await response.write_eof()
         except ConnectionError:
@@ -265,15 +264,12 @@ class Gateway:
                 begun.response.close()
         return response
 
-    def _stall_s(self, target: Target) -> float:
-        return target.write_stall_s or self.timeouts.write_stall_s
-
-    def _tend(self, relay: Relay, target: Target, request: Request) -> None:
+    def _tend(self, relay: Relay, request: Request) -> None:
         def abort() -> None:
             if request.transport is not None:
                 request.transport.abort()
 
-        stall_s = self._stall_s(target)
+        stall_s = request.protocol.stall_s
         self.tender.add(relay, comment_s=self.server.keepalive_comment_s, stall_s=stall_s, abort=abort)
 
 

@@ -4,12 +4,12 @@ What a stranger would get wrong: our count of an honest provider's tokens may li
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
+from accounting.record import record
 from accounting.tokens.families import encoding_for
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Grant:
     """What the stream may give in all, over its choices; `tokens` is None where no budget depends on it."""
 

@@ -4,10 +4,11 @@ A stored key is an HMAC under a pepper that only the store's owner has; a config
 anything else is done with it, so that no look-up, log or error ever holds it.
 """
 
-import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
+from hmac import compare_digest
 
 from proxy.principal import Principal
 
@@ -41,27 +42,27 @@ class Keyring:
         if not secret or len(secret) > KEY_CHARS_MAX:
             return None
         raw = secret.encode("utf-8", "surrogatepass")
-        return self._row(self._plain, plain_digest(raw), now_ms) or (
-            self._row(self._peppered, peppered_digest(self._pepper, raw), now_ms) if self._peppered else None
-        )
-
-    @staticmethod
-    def _row(rows: Mapping[str, KeyRow], digest: str, now_ms: int) -> Principal | None:
-        row = rows.get(digest)
-        if not hmac.compare_digest(row.digest if row else _NOBODY, digest) or row is None:
-            return None
-        expires_ms = row.principal.expires_ms
-        return None if expires_ms is not None and expires_ms <= now_ms else row.principal
+        principal = _principal(self._plain, sha256(raw).hexdigest())
+        if principal is None and self._peppered:
+            principal = _principal(self._peppered, peppered_digest(self._pepper, raw))
+        if principal is None or principal.expires_ms is None:
+            return principal
+        return principal if now_ms < principal.expires_ms else None
 
 
 def plain_digest(secret: bytes) -> str:
     """Return the digest that a configuration may hold (`secret_sha256`)."""
-    return hashlib.sha256(secret).hexdigest()
+    return sha256(secret).hexdigest()
 
 
 def peppered_digest(pepper: bytes, secret: bytes) -> str:
     """Return the digest that the store holds. A fast hash is right: our secrets have 256 random bits."""
-    return hmac.new(pepper, secret, hashlib.sha256).hexdigest()
+    return hmac.digest(pepper, secret, "sha256").hex()
+
+
+def _principal(rows: Mapping[str, KeyRow], digest: str) -> Principal | None:
+    row = rows.get(digest)
+    return row.principal if compare_digest(row.digest if row else _NOBODY, digest) and row else None
 
 
 _NOBODY = "0" * 64

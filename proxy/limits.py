@@ -5,7 +5,7 @@ A call that may be tried at several targets counts against the limits of all of 
 
 from collections.abc import Iterable, Sequence
 
-from accounting.ask import Ask, Draw, Rate, Worst
+from accounting.ask import Ask, Rate, Worst
 from accounting.budgets import Budget, Caller, qualified, route_subjects
 from accounting.periods import Period
 from proxy.config.policy import Limit
@@ -38,10 +38,9 @@ def rates(limits: Iterable[tuple[str, Limit]], worst: Worst) -> tuple[Rate, ...]
     found: list[Rate] = []
     for subject, limit in limits:
         if limit.rpm is not None:
-            found.append(Rate(subject=subject, what="requests", limit=limit.rpm, fixed=1, per_output=0))
+            found.append(Rate(subject, "requests", limit.rpm, 1, 0))
         if limit.tpm is not None:
-            tokens, choices = worst.input_tokens, worst.choices
-            found.append(Rate(subject=subject, what="tokens", limit=limit.tpm, fixed=tokens, per_output=choices))
+            found.append(Rate(subject, "tokens", limit.tpm, worst.input_tokens, worst.choices))
     return tuple(found)
 
 
@@ -57,12 +56,10 @@ def lowered(ask: Ask) -> bool:
     return False
 
 
-def concurrency(limits: Iterable[tuple[str, Limit]]) -> tuple[Draw, ...]:
+def concurrency(limits: Iterable[tuple[str, Limit]]) -> tuple[Budget, ...]:
     """Return the limits on calls at once: each call holds one and uses none."""
     return tuple(
-        Draw(
-            Budget(subject=subject, unit="concurrency", limit=limit.concurrency, period=_FOREVER, outage="allow"), 1, 0
-        )
+        Budget(subject=subject, unit="concurrency", limit=limit.concurrency, period=_FOREVER, outage="allow")
         for subject, limit in limits
         if limit.concurrency is not None
     )

@@ -30,4 +30,4 @@ class Principal:
 
     def speaking_for(self, user: str) -> "Principal":
         """Return the same key, acting for one of its end users."""
-        return replace(self, caller=replace(self.caller, user=user))
+        return replace(self, caller=self.caller._replace(user=user))

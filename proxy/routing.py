@@ -40,7 +40,9 @@ class Router:
         self._patterns = [(_compiled(name), spread_of(models[name])) for name in patterns]
         self._chance = chance or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._latencies = latencies or Latencies()
-        self._single: dict[str, list[Target]] = {}  # of names that lead to one place, whoever calls
+        self._settled: dict[
+            str, list[Target]
+        ] = {}  # of names that lead to the same places in the same order, whoever calls
 
     def names(self) -> list[str]:
         """Return the model names that can be listed: those without a wildcard."""
@@ -48,20 +50,24 @@ class Router:
 
     def targets(self, model: str, caller: Caller = _NOBODY, *, stream: bool = False) -> list[Target]:
         """Return where to try, first the best; empty if no entry fits. It is not to be changed."""
-        if (single := self._single.get(model)) is not None:
-            return single
+        if (settled := self._settled.get(model)) is not None:
+            return settled
         spread, star = self._find(model)
         if spread is None:
             return []
         stick_to = _stick_to(spread, caller)
         found = [self._target(target.to, star, model, spread, stick_to) for target in spread.targets]
-        if len(found) == 1:
-            if stick_to is None and spread.sticky is None:
-                if len(self._single) >= NAMES_KNOWN_MAX:  # names come from the wire
-                    self._single.clear()
-                self._single[model] = found
-            return found
-        return [found[number] for number in self._order(spread, found, stick_to, stream=stream)]
+        if len(found) > 1 and spread.balance != "ordered":
+            return [found[number] for number in self._order(spread, found, stick_to, stream=stream)]
+        if spread.sticky is None:
+            if len(self._settled) >= NAMES_KNOWN_MAX:  # names come from the wire
+                self._settled.clear()
+            self._settled[model] = found
+        return found
+
+    def is_settled(self, model: str) -> bool:
+        """Tell whether every call of that name goes the same way; known once one of them has asked."""
+        return model in self._settled
 
     def providers(self, model: str) -> list[str]:
         """Return the names of the providers that may serve a model name."""
@@ -90,8 +96,6 @@ class Router:
     def _order(self, spread: Spread, found: Sequence[Target], stick_to: str | None, *, stream: bool) -> list[int]:
         numbers = list(range(len(found)))
         weights = [target.weight for target in spread.targets]
-        if spread.balance == "ordered":
-            return numbers
         if stick_to is not None:
             return sorted(numbers, key=lambda n: _distance(f"{spread.targets[n].to}|{stick_to}", weights[n]))
         if spread.balance == "least_latency":

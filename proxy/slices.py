@@ -38,10 +38,10 @@ def may_slice(asked: Asked, targets: Sequence[Target], draws: Sequence[Draw], ra
     return not any(bills_after_cancel(t.upstream.endpoint.kind, t.upstream.endpoint.preset) for t in targets)
 
 
-def sent_upstream(hold: Hold, ask: Ask, whole: int | None) -> int:
-    """Return the output tokens per choice that may be asked for: `whole` where the hold can grow to that, else what it holds."""
-    grows = whole is not None and not hold.escrow and hold.granted >= ask.wanted
-    return whole if grows and whole is not None else hold.granted
+def sent_upstream(hold: Hold, ask: Ask, wanted: int) -> int:
+    """Return the output tokens per choice that may be asked for: `wanted` where the hold can grow to that, else what it holds."""
+    grows = wanted > ask.wanted and not hold.escrow and hold.granted >= ask.wanted
+    return wanted if grows else hold.granted
 
 
 class Slices:

@@ -193,12 +193,10 @@ def test_more_input_never_costs_less_where_tiers_rise(usage, more):
 @given(price=PRICES, usage=consistent_usage(), tier=TIERS)
 def test_no_call_costs_more_than_its_worst(price, usage, tier):
     served = Usage(**{name: getattr(usage, name) for name in INT_FIELDS}, service_tier=tier)
-    worst = (
-        price.per_request
-        + price.worst_input_nanousd(served.input, tier)
-        + served.output * price.worst_output_nanousd_per_token(served.input, tier)
-    )
-    assert price.cost_nanousd(served) <= worst
+    worst_input, worst_output = price.worst_nanousd(served.input, tier)
+    assert price.cost_nanousd(served) <= worst_input + served.output * worst_output
+    assert worst_input == price.per_request + price.worst_input_nanousd(served.input, tier)
+    assert worst_output == price.worst_output_nanousd_per_token(served.input, tier)
 
 
 def test_the_worst_of_a_call_knows_caches_tiers_and_the_service_that_was_asked_for():

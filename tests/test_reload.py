@@ -80,6 +80,14 @@ async def test_budgets_and_models_of_the_new_file_count(running):
     assert await running.say(KEY, "renamed") == 429
 
 
+async def test_a_smaller_limit_for_bodies_counts_on_connections_that_are_open(running):
+    assert await running.say(KEY) == 200
+    running.file.write_text(running.again(more="server: {max_body: 20B}\n"))
+    running.signal(signal.SIGHUP)
+    await running.until_logged("configuration reloaded")
+    assert await running.say(KEY) == 413
+
+
 async def test_a_file_that_is_replaced_as_a_configmap_is_seen(running):
     staged = running.file.with_name("staged.yaml")
     staged.write_text(running.again(keys=NEW_KEYS))

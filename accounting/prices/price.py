@@ -34,14 +34,14 @@ class Rates:
     audio_output: int | None = None
     image_output: int | None = None  # of models that answer in pictures: all output that is neither reasoning nor sound
     dearest_input: int = field(init=False)  # worked out once: a reservation asks for them at every call
-    dearest_output: int = field(init=False)
+    dearest_output_nanousd: int = field(init=False)
 
     def __post_init__(self) -> None:
         named = (self.cached, self.cache_write, self.cache_write_1h, self.audio_input, self.cached_audio)
         dearest_input = max(self.input, *(rate or 0 for rate in (*named, self.image_input, self.video_input)))
         object.__setattr__(self, "dearest_input", dearest_input)
         dearest_output = max(self.output, self.reasoning or 0, self.audio_output or 0, self.image_output or 0)
-        object.__setattr__(self, "dearest_output", dearest_output)
+        object.__setattr__(self, "dearest_output_nanousd", _nanousd(dearest_output))
 
 
 RATE_NAMES: Final = tuple(each.name for each in fields(Rates) if each.init)
@@ -112,8 +112,6 @@ class Price:
         `service_tier` is what the request asks for. `per_request` is not in it.
         """
         tokens = max(0, input_tokens)
-        if service_tier is None and self._flat is not None:
-            return _nanousd(tokens * self._flat.dearest_input)
         return _nanousd(tokens * max(rates.dearest_input for rates in self._possible(tokens, service_tier)))
 
     def worst_output_nanousd_per_token(self, input_tokens: int, service_tier: str | None = None) -> int:
@@ -121,9 +119,15 @@ class Price:
 
         It is rounded up, so a hold made of it may exceed the cost by less than a nano-USD per token.
         """
-        if service_tier is None and self._flat is not None:
-            return _nanousd(self._flat.dearest_output)
-        return _nanousd(max(rates.dearest_output for rates in self._possible(max(0, input_tokens), service_tier)))
+        return max(rates.dearest_output_nanousd for rates in self._possible(max(0, input_tokens), service_tier))
+
+    def worst_nanousd(self, input_tokens: int, service_tier: str | None = None) -> tuple[int, int]:
+        """Return the most that the call and so much input can cost, and the most that one output token can after it."""
+        if service_tier is None and self._flat is not None:  # as most are
+            worst_input = _nanousd(max(0, input_tokens) * self._flat.dearest_input)
+            return self.per_request + worst_input, self._flat.dearest_output_nanousd
+        worst_input = self.worst_input_nanousd(input_tokens, service_tier)
+        return self.per_request + worst_input, self.worst_output_nanousd_per_token(input_tokens, service_tier)
 
     def _served(self, service_tier: str | None) -> Iterable[Service]:
         if not service_tier or service_tier in PLAIN_SERVICE:

@@ -6,6 +6,7 @@ alternative: it never loads ranks and no tokenizer exceeds it. Bodies may hold a
 All functions may run in any thread.
 """
 
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from accounting.tokens.families import Family, encoding_for, family_of
@@ -37,7 +38,7 @@ def count_input(operation: Operation, body: JSON, model: str) -> int:
 
 def upper_bound(operation: Operation, body: JSON, model: str) -> int:
     """Bound the input at one token per byte of UTF-8, media by their formula; takes microseconds, loads no ranks."""
-    return _walk(operation, body, Prompt(byte_count, model, family_of(model)))
+    return _walk(operation, body, _bounding(model))
 
 
 def count_chat(body: JSON, model: str) -> int:
@@ -61,6 +62,11 @@ def count_embeddings(body: JSON, model: str) -> int:
 def count_responses(body: JSON, model: str) -> int:
     """Count the input of a response: instructions, input items, tools and format. Not what `previous_response_id` holds."""
     return count_input("responses", body, model)
+
+
+@lru_cache(maxsize=512)
+def _bounding(model: str) -> Prompt:
+    return Prompt(byte_count, model, family_of(model))
 
 
 def _walk(operation: Operation, body: JSON, prompt: Prompt) -> int:

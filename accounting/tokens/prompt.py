@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
+import orjson
+
 from accounting.tokens.families import Family
 from accounting.tokens.media import SOUND_REFERENCE_TOKENS, audio_tokens, file_tokens, image_tokens
 
@@ -213,6 +215,10 @@ def _rendered_object(schema: JSON) -> JSON:
 
 def json_text(value: Any) -> str:
     """Write a value as compact JSON; one that is too deep for that as its strings and a mark for every other node."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # too deep, an integer beyond 64 bits, half of a surrogate pair
+        pass
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (RecursionError, TypeError, ValueError):
