@@ -167,7 +167,7 @@ async def test_a_whole_answer_to_a_stream_is_billed_and_the_rest_of_the_hold_is_
         gateway.rules.router._upstreams = {**gateway.rules.router._upstreams, "odd": upstream}
         from proxy.config.model import Spread, Target
 
-        gateway.rules.router._single.clear()
+        gateway.rules.router._settled.clear()
         gateway.rules.router._exact["m"] = Spread(targets=(Target(to="odd/fake-1"), Target(to="a/fake-1")))
         reply = await f.home.chat("m", stream=True, max_tokens=1000)
         assert reply.status == 200
