@@ -25,18 +25,18 @@ Key = Callable[..., str]  # parts of a key -> the key
 
 
 class Counted:
-    """A budget in one window: its keys, and what `reserve.lua` is told of it before and after a call's own part."""
+    """A budget in one window: its keys, and its terms as `reserve.lua` reads them, which are the same for every call."""
 
-    __slots__ = ("after", "before", "budget", "counters_key", "end_ms", "holds_key", "start_ms", "window")
+    __slots__ = ("budget", "counters_key", "end_ms", "holds_key", "start_ms", "terms", "window")
 
     def __init__(self, budget: Budget, window: Window, key: Key) -> None:
         self.budget, self.window = budget, window
         self.start_ms, self.end_ms = window.start_ms, window.end_ms
         self.counters_key, self.holds_key = counter_keys(key, budget, window)
-        self.before = (budget.id, budget.version, budget.limit)
-        self.after = (
-            int(budget.binds), int(budget.hold == "full"), window.start_ms, window.end_ms or 0, window.bucket_ms
-        )  # fmt: skip
+        self.terms = (
+            f"{budget.version}|{budget.limit}|{budget.binds:d}|{budget.hold == 'full':d}"
+            f"|{window.start_ms}|{window.end_ms or 0}|{window.bucket_ms}"
+        )
 
 
 class Windows:
@@ -72,7 +72,7 @@ def reserve_arguments(
     args = [*head, ask.wanted, ask.least, ask.share_permille, len(ask.draws), len(ask.rates)]
     for draw, one in zip(ask.draws, counted, strict=True):
         keys += (one.counters_key, one.holds_key)
-        args += (*one.before, draw.fixed, draw.per_output, *one.after)
+        args += (one.budget.id, one.terms, draw.fixed, draw.per_output)
     for rate in ask.rates:
         keys.append(key("q", rate.subject, rate.what))
         args += (rate.limit, rate.window_ms, rate.fixed, rate.per_output)
