@@ -100,11 +100,15 @@ for i = 1, draws do
   if add > d.bound then call('HINCRBY', d.b, 'over', str(add - d.bound)) end
   d.used = d.used + add
   -- One write: each is one more in the file and for the replicas.
-  local fields = {}
-  if d.hold or d.cover then fields = { 'held', str(d.held) } end
-  if add > 0 then fields[#fields + 1], fields[#fields + 2] = d.field, str(d.used) end
-  if told then fields[#fields + 1], fields[#fields + 2] = 'n', str(d.n + 1) end
-  if #fields > 0 then call('HSET', d.b, unpack(fields)) end
+  local held = d.hold or d.cover
+  if held and add > 0 and told then
+    call('HSET', d.b, 'held', str(d.held), d.field, str(d.used), 'n', str(d.n + 1))
+  elseif held or add > 0 or told then
+    local fields = held and { 'held', str(d.held) } or {}
+    if add > 0 then fields[#fields + 1], fields[#fields + 2] = d.field, str(d.used) end
+    if told then fields[#fields + 1], fields[#fields + 2] = 'n', str(d.n + 1) end
+    call('HSET', d.b, unpack(fields))
+  end
   if d.fresh and d.expiry > 0 and call('PTTL', d.b) == -1 then call('PEXPIREAT', d.b, ARGV[HEAD + i * DRAW]) end
   reply[2 * i], reply[2 * i + 1] = d.field == 'used' and d.used or window(d.b), d.held
 end
@@ -112,17 +116,12 @@ end
 if told then
   call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], '*', 'id', sid .. '.' .. ARGV[2], 'r', ARGV[5])
   if ARGV[7] ~= '' then call('XTRIM', KEYS[2], 'MINID', '~', ARGV[7]) end
-  local fields = {}
-  for i = 1, 4 do
-    local add = spent[i]
-    local sum = (sums[i] or 0) + add
-    if sum > MAX then  -- beyond what Lua counts
-      redis.pcall('HINCRBY', KEYS[3], names[i], str(add))  -- a sum that is full stays so
-    elseif add > 0 then
-      fields[#fields + 1], fields[#fields + 2] = names[i], str(sum)
-    end
+  local calls, input, output, cost = (sums[1] or 0) + spent[1], (sums[2] or 0) + spent[2], (sums[3] or 0) + spent[3], (sums[4] or 0) + spent[4]
+  if max(calls, input, output, cost) <= MAX then
+    call('HSET', KEYS[3], names[1], str(calls), names[2], str(input), names[3], str(output), names[4], str(cost))
+  else  -- more than Lua counts; and a sum that is full stays so
+    for i = 1, 4 do redis.pcall('HINCRBY', KEYS[3], names[i], str(spent[i])) end
   end
-  if #fields > 0 then call('HSET', KEYS[3], unpack(fields)) end
   if not sums[1] then call('PEXPIRE', KEYS[3], ARGV[12]) end
 end
 -- An hour more than it must stay, so that not every call writes this.

@@ -154,6 +154,25 @@ def test_a_counter_that_is_full_stays_full_and_the_settlement_is_taken(scene):
     assert scene.used_and_held() == (AMOUNT_MAX, 0)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (AMOUNT_MAX - 3, AMOUNT_MAX),
+        (AMOUNT_MAX - 2, AMOUNT_MAX + 1),
+        (AMOUNT_MAX, AMOUNT_MAX + 3),
+        (2**62 + 1, 2**62 + 4),
+        (2**63 - 1, 2**63 - 1),
+    ],
+)
+def test_a_sum_of_a_day_is_exact_beyond_what_lua_counts_and_a_full_one_stays_full(scene, before, after):
+    day = "b:{t}:day:20260101"
+    scene.lua.redis("HSET", day, "k|u|t|m|cost", before)
+    assert scene.settle(1, 0, 5)[0] == b"OK"
+    row = scene.lua.redis("HMGET", day, "k|u|t|m|n", "k|u|t|m|input", "k|u|t|m|output", "k|u|t|m|cost")
+    assert [int(n) for n in row] == [1, 1, 2, after]
+    assert scene.lua.redis("PTTL", day) > 399 * 86_400_000
+
+
 BAD = ["-1", "1.0", "1e3", "", " 1", "0x1", "nan", "inf", str(AMOUNT_MAX + 1), "9" * 17, "१"]
 
 
