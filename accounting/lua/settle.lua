@@ -53,7 +53,7 @@ for i = 1, draws do
     used = (c[1] or 0) + 0, held = (c[2] or 0) + 0, n = (c[3] or 0) + 0, fresh = not (c[1] or c[2]) }
 end
 local sums
-if told then
+if told then  -- of the wrong type, they fail here
   call('XLEN', KEYS[2])
   sums = call('HMGET', KEYS[3], unpack(names))
 end
@@ -116,12 +116,17 @@ end
 if told then
   call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], '*', 'id', sid .. '.' .. ARGV[2], 'r', ARGV[5])
   if ARGV[7] ~= '' then call('XTRIM', KEYS[2], 'MINID', '~', ARGV[7]) end
-  local calls, input, output, cost = (sums[1] or 0) + spent[1], (sums[2] or 0) + spent[2], (sums[3] or 0) + spent[3], (sums[4] or 0) + spent[4]
-  if max(calls, input, output, cost) <= MAX then
-    call('HSET', KEYS[3], names[1], str(calls), names[2], str(input), names[3], str(output), names[4], str(cost))
-  else  -- more than Lua counts; and a sum that is full stays so
-    for i = 1, 4 do redis.pcall('HINCRBY', KEYS[3], names[i], str(spent[i])) end
+  local fields = {}
+  for i = 1, 4 do
+    local add = spent[i]
+    local sum = (sums[i] or 0) + add
+    if sum > MAX then  -- more than Lua counts
+      redis.pcall('HINCRBY', KEYS[3], names[i], str(add))  -- a sum that is full stays so
+    elseif add > 0 then
+      fields[#fields + 1], fields[#fields + 2] = names[i], str(sum)
+    end
   end
+  if #fields > 0 then call('HSET', KEYS[3], unpack(fields)) end
   if not sums[1] then call('PEXPIRE', KEYS[3], ARGV[12]) end
 end
 -- An hour more than it must stay, so that not every call writes this.
