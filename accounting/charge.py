@@ -92,7 +92,7 @@ class Till:
     on_receipt: Callable[[Receipt], None]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Charge:
     """An open call. `begin` each attempt, then `finish`; what is left open is finished when the context ends."""
 
@@ -150,15 +150,12 @@ class Charge:
         provider, upstream_model = (last.provider, last.model) if last else ("", "")
         route, now_s = f"{provider}/{upstream_model}" if last else "", self.till.ledger.store.now_s()
         self.receipt = receipt = Receipt(
-            request_id=self.request_id, caller=caller, model=self.model, provider=provider,
-            upstream_model=upstream_model, response_model=last.meter.response_model if last else None,
-            usage=total, cost_nanousd=cost, price_version=version, outcome=self.outcome, hold=self.hold,
-            duration_s=now_s - self.began_s, first_token_s=self.first_token_s, attempts=len(self._attempts),
+            self.request_id, caller, self.model, provider, upstream_model, last.meter.response_model if last else None,
+            total, cost, version, self.outcome, self.hold, now_s - self.began_s, self.first_token_s, len(self._attempts),
         )  # fmt: skip
         spent = Spent(
-            requests=int(billable), input_tokens=total.input, output_tokens=total.output, cost_nanousd=cost or 0,
-            record=receipt.record(), totals_row=_row(caller.key, caller.user, caller.team, route),
-            day=_day(self.till.ledger.now_ms() // _DAY_MS),
+            int(billable), total.input, total.output, cost or 0, receipt.record(),
+            _row(caller.key, caller.user, caller.team, route), _day(self.till.ledger.now_ms() // _DAY_MS),
         )  # fmt: skip
         self.till.ledger.settle(self.hold, spent)
         self.till.on_receipt(receipt)
@@ -179,9 +176,7 @@ class charged:  # noqa: N801 - reads as the verb that it is: async with charged(
     async def __aenter__(self) -> Charge:
         began_s = self._till.ledger.store.now_s()
         hold = await self._till.ledger.reserve(self._ask, request_id=self._request_id, notes=self._notes)
-        self._charge = Charge(
-            till=self._till, hold=hold, request_id=self._request_id, caller=self._caller, model=self._model, began_s=began_s
-        )  # fmt: skip
+        self._charge = Charge(self._till, hold, self._request_id, self._caller, self._model, began_s)
         return self._charge
 
     async def __aexit__(self, *_: object) -> None:

@@ -83,9 +83,9 @@ class Escrows:
         """Note what a call drew on; True if there is an allowance to be taken now."""
         due = False
         for draw, row in zip(ask.draws, hold.rows, strict=True):
-            if not _escrowed(draw.budget):
-                continue
             budget = draw.budget
+            if budget.outage != "escrow" or not budget.binds:
+                continue
             use = self._uses.get(budget.id)
             if use is None:
                 if len(self._uses) >= KEPT_MAX:

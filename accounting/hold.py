@@ -40,7 +40,7 @@ class RateRow:
     reset_ms: int
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Hold:
     """Held amounts of one call. `granted` output tokens per choice. `reserved` is False where an outage policy let it pass."""
 

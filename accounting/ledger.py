@@ -22,12 +22,11 @@ from accounting.lease import lease_until_s
 from accounting.noting import Journal, NoJournal
 from accounting.reserving import (
     Counted,
+    Reservations,
     Windows,
     extend_arguments,
     held,
-    own_keys,
     refusal,
-    reserve_arguments,
     unreserved,
 )
 from accounting.settlement import Settlement, Spent, open_note, overspent, settlement
@@ -72,7 +71,7 @@ class Ledger:
         )
         self._seq = 0
         self._windows = Windows(store.key)
-        self._own_keys = own_keys(store.key, self.sid)
+        self._reservations = Reservations(store.key, self.sid, TTL_MS)
         self._offset_ms = 0.0  # the store's clock less the loop's
 
     @property
@@ -221,10 +220,9 @@ class Ledger:
             now_ms = self.now_ms()
             tried[:] = counted = [self._windows.of(draw.budget, now_ms) for draw in ask.draws]
             run_id, left_s = self.store.run_id, max(0.001, until_s - now_s())
-            head = (run_id, self.config_version, self.sid, seq, TTL_MS)
-            keys, args = reserve_arguments(ask, counted, self.store.key, head, self._own_keys)
+            packed = self._reservations.packed(ask, counted, run_id, self.config_version, seq)
             try:
-                reply = await self.store.run(script("reserve"), keys, args, deadline_s=left_s, only_run_id=run_id)
+                reply = await self.store.run_packed(script("reserve"), packed, deadline_s=left_s, only_run_id=run_id)
             except StoreChangedError:  # one that lost writes may believe that it still is the process we know
                 continue
             self._offset_ms = int(reply[1]) - now_s() * 1000

@@ -18,7 +18,8 @@ from accounting.callbacks.handler import JSON, healthy, unhealthy
 from accounting.periods import Period
 from accounting.reading import Reader
 from accounting.store.anywhere import StoreAnywhere
-from accounting.store.resp import Address, Argument
+from accounting.store.packing import Argument
+from accounting.store.resp import Address
 from accounting.store.scripts import script
 from accounting.store.sentinel import locate_primary
 from accounting.store.store import Store

@@ -1,6 +1,7 @@
 """How a reservation is spelled for the scripts, and how their replies are read. Pure; the layout is described in the scripts."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from accounting.ask import Ask, Draw
@@ -17,25 +18,32 @@ from accounting.hold import (
 )
 from accounting.periods import ROLLING_BUCKETS, Window
 from accounting.store.errors import StoreUnavailableError
+from accounting.store.packing import Packed, fresh, number, piece, text
 
 EXPIRY_AFTER_END_MS = 45 * 86_400_000
-_WINDOWS_MAX = 20_000
+_WINDOWS_MAX = _RATES_MAX = 20_000
+_OWN_KEYS, _HEAD, _DRAW, _RATE = 4, 10, 4, 4  # as `reserve.lua` has them
 
 Key = Callable[..., str]  # parts of a key -> the key
 
 
 class Counted:
-    """A budget in one window: its keys, and its terms as `reserve.lua` reads them, which are the same for every call."""
+    """A budget in one window: its keys, and its name and terms as `reserve.lua` reads them: the same for every call."""
 
-    __slots__ = ("budget", "counters_key", "end_ms", "holds_key", "start_ms", "terms", "window")
+    __slots__ = (
+        "budget", "counters_key", "end_ms", "expiry_ms", "holds_key", "keys", "start_ms", "terms", "window",
+    )  # fmt: skip
 
     def __init__(self, budget: Budget, window: Window, key: Key) -> None:
         self.budget, self.window = budget, window
         self.start_ms, self.end_ms = window.start_ms, window.end_ms
+        self.expiry_ms = None if window.bucket_ms else _expiry_ms(window, 0)  # None: as long after each call
         self.counters_key, self.holds_key = counter_keys(key, budget, window)
-        self.terms = (
+        self.keys = piece(self.counters_key, self.holds_key)
+        self.terms = piece(
+            budget.id,
             f"{budget.version}|{budget.limit}|{budget.binds:d}|{budget.hold == 'full':d}"
-            f"|{window.start_ms}|{window.end_ms or 0}|{window.bucket_ms}"
+            f"|{window.start_ms}|{window.end_ms or 0}|{window.bucket_ms}",
         )
 
 
@@ -64,24 +72,32 @@ def counter_keys(key: Key, budget: Budget, window: Window) -> tuple[str, str]:
     return key("b", budget.id, window.key), key("x", budget.id, window.key)
 
 
-def reserve_arguments(
-    ask: Ask, counted: Sequence[Counted], key: Key, head: Sequence[str | bytes | int], own: Sequence[str]
-) -> tuple[list[str], list[str | bytes | int]]:
-    """Return KEYS and ARGV; `head` is run id, configuration version, sid, seq and ttl_ms, `own` the keys of the session."""
-    keys = [*own]
-    args = [*head, ask.wanted, ask.least, ask.share_permille, len(ask.draws), len(ask.rates)]
-    for draw, one in zip(ask.draws, counted, strict=True):
-        keys += (one.counters_key, one.holds_key)
-        args += (one.budget.id, one.terms, draw.fixed, draw.per_output)
-    for rate in ask.rates:
-        keys.append(key("q", rate.subject, rate.what))
-        args += (rate.limit, rate.window_ms, rate.fixed, rate.per_output)
-    return keys, args
+class Reservations:
+    """Spells the reservations of one session, from pieces that change with a window, a limit or the store's process at most."""
 
+    def __init__(self, key: Key, sid: str, ttl_ms: int) -> None:
+        self._sid = sid
+        self._rate_key = lru_cache(_RATES_MAX)(lambda subject, what: piece(key("q", subject, what)))
+        self._own_keys = piece(key("g"), key("s", sid), key("lim"), key("sess"))
+        self._ttl = number(ttl_ms)
 
-def own_keys(key: Key, sid: str) -> tuple[str, str, str, str]:
-    """Return the keys that `reserve.lua` gets whatever is asked for."""
-    return key("g"), key("s", sid), key("lim"), key("sess")
+    def packed(self, ask: Ask, counted: Sequence[Counted], run_id: str, config_version: str, seq: int) -> Packed:
+        """Return KEYS and ARGV of `reserve.lua`; `counted` is each draw's budget in its window."""
+        draws, rates = ask.draws, ask.rates
+        keys_count = _OWN_KEYS + 2 * len(draws) + len(rates)
+        keys = [number(keys_count), self._own_keys]
+        args = [
+            text(run_id, config_version, self._sid), fresh(seq), self._ttl, number(ask.wanted), number(ask.least),
+            number(ask.share_permille), number(len(draws)), number(len(rates)),
+        ]  # fmt: skip
+        for (_, fixed, per_output), one in zip(draws, counted, strict=True):
+            keys.append(one.keys)
+            args += (one.terms, number(fixed), number(per_output))
+        for rate in rates:
+            keys.append(self._rate_key(rate.subject, rate.what))
+            args += (number(rate.limit), number(rate.window_ms), number(rate.fixed), number(rate.per_output))
+        words = 1 + keys_count + _HEAD + _DRAW * len(draws) + _RATE * len(rates)
+        return Packed(words, b"".join(keys + args))
 
 
 def extend_arguments(
@@ -100,23 +116,22 @@ def extend_arguments(
 
 def held(seq: int, ask: Ask, counted: Sequence[Counted], reply: Sequence[Any], request_id: str) -> Hold:
     """Read an OK reply."""
-    rows, at, now_ms = [], 3, int(reply[1])
+    rows, rates, at, now_ms = [], [], 3, int(reply[1])
     for one in counted:
         field, limit, used, holding, amount = reply[at : at + 5]
         at += 5
+        expiry_ms = _expiry_ms(one.window, now_ms) if one.expiry_ms is None else one.expiry_ms
         rows.append(
             HeldRow(
-                budget=one.budget, counters_key=one.counters_key, holds_key=one.holds_key, field=field.decode(),
-                amount=amount, expiry_ms=_expiry_ms(one.window, now_ms), resets_ms=one.end_ms,
-                limit=limit, used=used, held=holding,
+                one.budget, one.counters_key, one.holds_key, field.decode(), amount, expiry_ms, one.end_ms,
+                limit, used, holding,
             )
         )  # fmt: skip
-    rates = []
     for rate in ask.rates:
         limit, remaining, reset_ms = reply[at : at + 3]
         at += 3
-        rates.append(RateRow(subject=rate.subject, what=rate.what, limit=limit, remaining=remaining, reset_ms=reset_ms))
-    return Hold(seq=seq, request_id=request_id, granted=reply[2], rows=tuple(rows), rates=tuple(rates))
+        rates.append(RateRow(rate.subject, rate.what, limit, remaining, reset_ms))
+    return Hold(seq, request_id, reply[2], tuple(rows), tuple(rates))
 
 
 def unreserved(

@@ -1,5 +1,6 @@
 """One settled call as the store and the journal take it. Pure: made once, applied any number of times, counted once."""
 
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import orjson
@@ -7,12 +8,15 @@ import orjson
 from accounting.budgets import AMOUNT_MAX, amounts_by_unit
 from accounting.hold import HeldRow, Hold
 from accounting.record import record
+from accounting.store.packing import NUMBERS_MAX, Packed, blob, fresh, number, piece, text
 
 # counters key, holds key, field, held ("500@12": taken from what seq 12 holds), actual, expiry_ms
 Row: TypeAlias = tuple[str, str, str, int | str, int, int]
 
 RECORDS_MAX = 100_000
 DAYS_KEPT_MS = 400 * 86_400_000
+_OWN_KEYS, _HEAD, _ROW = 4, 14, 4  # as `settle.lua` has them
+_RECORDS_KEPT, _DAYS_KEPT = piece(RECORDS_MAX, ""), piece(DAYS_KEPT_MS)
 
 
 @record
@@ -36,18 +40,23 @@ class Settlement:
     rows: tuple[Row, ...]
     spent: Spent
 
-    def arguments(self, sid: str, ack: int, run_id: str = "") -> list[str | bytes | int]:
-        """Return the ARGV of settle.lua; `run_id` names the server that `ack` was learnt from."""
-        s = self.spent
+    def packed(self, own: bytes, sid: str, ack: int, run_id: str = "") -> Packed:
+        """Return KEYS and ARGV of `settle.lua`; `own` are its first four keys, spelled, `run_id` names the server that `ack` was learnt from."""
+        s, rows = self.spent, self.rows
+        keys_count = _OWN_KEYS + 2 * len(rows)
+        keys = [number(keys_count), own]
         # The same call settled with other amounts is a bug, and is told apart by this.
-        fingerprint = f"{s.requests}.{s.input_tokens}.{s.output_tokens}.{s.cost_nanousd}"
-        head: list[str | bytes | int] = [
-            sid, self.seq, ack, fingerprint, s.record, RECORDS_MAX, "", s.totals_row,
-            _countable(s.input_tokens), _countable(s.output_tokens), _countable(s.cost_nanousd), DAYS_KEPT_MS, len(self.rows), run_id,
+        fingerprint = b"%d.%d.%d.%d" % (s.requests, s.input_tokens, s.output_tokens, s.cost_nanousd)
+        args = [
+            text(sid), fresh(self.seq), fresh(ack), blob(fingerprint), blob(s.record), _RECORDS_KEPT, text(s.totals_row),
+            _countable(s.input_tokens), _countable(s.output_tokens), _countable(s.cost_nanousd), _DAYS_KEPT,
+            number(len(rows)), text(run_id),
         ]  # fmt: skip
-        for _, _, field, held, actual, expiry_ms in self.rows:
-            head += (field, held, _countable(actual), expiry_ms)
-        return head
+        for counters_key, holds_key, field, held, actual, expiry_ms in rows:
+            keys.append(text(counters_key, holds_key))
+            held_piece = number(held) if isinstance(held, int) else text(held)
+            args += (text(field), held_piece, _countable(actual), number(expiry_ms))
+        return Packed(1 + keys_count + _HEAD + _ROW * len(rows), b"".join(keys + args))
 
     def dump(self) -> bytes:
         """Return it as JSON, for the journal."""
@@ -77,36 +86,40 @@ def settlement(hold: Hold, spent: Spent) -> Settlement:
             row.counters_key,
             row.holds_key,
             row.field,
-            _held(row),
+            _covered(row) if row.cover_seq else row.amount,
             taken[row.budget.unit],
             row.expiry_ms,
         )
         for row in hold.rows
     ]
-    return Settlement(seq=hold.seq, rows=tuple(rows), spent=spent)
+    return Settlement(hold.seq, tuple(rows), spent)
 
 
-def _held(row: HeldRow) -> int | str:
-    return f"{row.amount}@{row.cover_seq}" if row.cover_seq else row.amount
+def _covered(row: HeldRow) -> str:
+    return f"{row.amount}@{row.cover_seq}"
 
 
-def _countable(amount: int) -> int:
-    """What the store can count: an absurd amount must not make it reject the settlement."""
-    return min(amount, AMOUNT_MAX)
+@lru_cache(NUMBERS_MAX)
+def _countable(amount: int) -> bytes:
+    """Spell what the store can count: an absurd amount must not make it reject the settlement."""
+    return fresh(min(amount, AMOUNT_MAX))
 
 
 def overspent(item: Settlement, hold: Hold) -> dict[str, int]:
     """Return by unit what the call used beyond its hold; empty for every honest provider."""
     over: dict[str, int] = {}
     for row, (_, _, _, _, actual, _) in zip(hold.rows, item.rows, strict=True):
-        if (hold.reserved or row.cover_seq) and actual > row.amount and row.budget.binds:
+        if actual > row.amount and (hold.reserved or row.cover_seq) and row.budget.binds:
             over[row.budget.unit] = max(over.get(row.budget.unit, 0), actual - row.amount)
     return over
 
 
 def open_note(hold: Hold) -> dict[str, Any]:
     """Return what the journal must know of a hold to settle it after a crash."""
-    rows = [(r.counters_key, r.holds_key, r.field, _held(r), r.expiry_ms, r.budget.unit) for r in hold.rows]
+    rows = [
+        (r.counters_key, r.holds_key, r.field, _covered(r) if r.cover_seq else r.amount, r.expiry_ms, r.budget.unit)
+        for r in hold.rows
+    ]
     return {
         "seq": hold.seq,
         "id": hold.request_id,

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from accounting.settlement import Settlement
 from accounting.store.errors import StoreError, StoreReplyError
+from accounting.store.packing import Packed, piece
 from accounting.store.scripts import script
 from accounting.store.store import Store
 from accounting.supervisor import Supervisor
@@ -51,7 +52,7 @@ class Settler:
         self.trusted_run_id = ""  # the server process that has all that we know to be settled
         self.unsent = 0  # handed to `send`, but not yet on the wire
         self._keys_of: tuple[str, str] | None = None  # session and day
-        self._keys: tuple[str, ...] = ()
+        self._keys = b""
         self._posted: set[int] = set()  # seqs that were sent at once and not answered yet
         self._all_heard: asyncio.Future[None] | None = None
         self.pending: dict[int, Settlement] = {}
@@ -101,34 +102,34 @@ class Settler:
 
     def terminal(self, seq: int) -> None:
         """Note that a seq can never hold anything (again)."""
-        self._known.add(seq)
-        while self.low + 1 in self._known:
-            self.low += 1
-            self._known.discard(self.low)
+        if seq > self.low + 1:
+            self._known.add(seq)
+        elif seq == self.low + 1:
+            self.low = seq
+            while self.low + 1 in self._known:
+                self.low += 1
+                self._known.discard(self.low)
 
     async def deliver(self, item: Settlement, sid: str | None = None) -> list[Any]:
         """Apply one settlement now, ours or one of a dead session; twice counts once. Raises StoreError."""
-        keys, args, only_run_id = self._command(item, sid)
-        reply: list[Any] = await self._store.run(
-            script("settle"), keys, args, deadline_s=DEADLINE_S, only_run_id=only_run_id
+        packed, only_run_id = self._command(item, sid)
+        reply: list[Any] = await self._store.run_packed(
+            script("settle"), packed, deadline_s=DEADLINE_S, only_run_id=only_run_id
         )
         return reply
 
-    def _command(self, item: Settlement, sid: str | None) -> tuple[list[str], list[str | bytes | int], str | None]:
-        """Return KEYS, ARGV and the only process that may get them (None: any)."""
+    def _command(self, item: Settlement, sid: str | None) -> tuple[Packed, str | None]:
+        """Return KEYS and ARGV, and the only process that may get them (None: any)."""
         owner, run_id, day = sid or self._sid, self._store.run_id, item.spent.day or "none"
         if (owner, day) != self._keys_of:
             key = self._store.key
-            self._keys_of, self._keys = (owner, day), (key("s", owner), key("u"), key("day", day), key("g"))
-        keys = [*self._keys]
-        for row in item.rows:
-            keys += row[:2]
+            self._keys_of, self._keys = (owner, day), piece(key("s", owner), key("u"), key("day", day), key("g"))
         # A replay may come before others that the store lost: nothing is known of those.
         ack = self.low if sid is None and run_id and run_id == self.trusted_run_id else 0
-        return keys, item.arguments(owner, ack, run_id), run_id if ack else None
+        return item.packed(self._keys, owner, ack, run_id), run_id if ack else None
 
     def _post(self, item: Settlement, told: _Told | None) -> bool:
-        keys, args, only_run_id = self._command(item, None)
+        packed, only_run_id = self._command(item, None)
         seq = item.seq
 
         def heard(reply: Any) -> None:
@@ -141,7 +142,7 @@ class Settler:
                 self._all_heard.set_result(None)
                 self._all_heard = None
 
-        sent = self._store.post(script("settle"), keys, args, heard, deadline_s=DEADLINE_S, only_run_id=only_run_id)
+        sent = self._store.post(script("settle"), packed, heard, deadline_s=DEADLINE_S, only_run_id=only_run_id)
         if sent:
             self._posted.add(seq)
         return sent

@@ -7,13 +7,12 @@ that contradict each other are read so that nothing used is lost and nothing is 
 from collections.abc import Mapping
 from typing import Any
 
-from accounting.record import record
+import msgspec
 
 TOKENS_MAX = 2**40  # far above any call; a larger number is a provider's mistake
 
 
-@record
-class Usage:
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of one call. cached, cache_write, audio_input and image_input are parts of input; reasoning and audio_output of output."""
 
     input: int = 0
@@ -42,10 +41,10 @@ def usage_from_openai(usage: Mapping[str, Any], *, service_tier: str | None = No
     """
     first = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
     done = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
-    details_in = _part(usage, "prompt_tokens_details") or _part(usage, "input_tokens_details")
-    details_out = _part(usage, "completion_tokens_details") or _part(usage, "output_tokens_details")
+    details_in = _part(usage, "prompt_tokens_details", "input_tokens_details")
+    details_out = _part(usage, "completion_tokens_details", "output_tokens_details")
     total, estimated = _count(usage, "total_tokens"), usage.get("estimated") is True  # ours: a translator had to count
-    if not details_in and not details_out:
+    if not (any(details_in.values()) or any(details_out.values())):  # none are told, or none but zeros
         output = max(done, total - first)
         return Usage(input=first, output=output, service_tier=service_tier, estimated=estimated)
     reasoning = _count(details_out, "reasoning_tokens")
@@ -68,9 +67,11 @@ def usage_from_openai(usage: Mapping[str, Any], *, service_tier: str | None = No
     )
 
 
-def _part(usage: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _part(usage: Mapping[str, Any], key: str, other: str) -> Mapping[str, Any]:
     value = usage.get(key)
-    return value if type(value) is dict or isinstance(value, Mapping) else _NONE
+    if not (value and isinstance(value, dict)):
+        value = usage.get(other)
+    return value if isinstance(value, dict) else _NONE
 
 
 def _count(usage: Mapping[str, Any], key: str) -> int:

@@ -4,13 +4,16 @@ One configured provider is an `Adapter`; one call to it is an `Exchange`: the re
 comes back. Both are pure: no socket, no clock, no environment. Credentials are put on afterwards
 (`adapters.credentials`), sockets are the transport's (`adapters.transport`).
 
-The answer always leaves in OpenAI's own form: as bytes for the client, and as dicts for the meter.
+The answer always leaves in OpenAI's own form: as bytes for the client, and as dicts for the meter. What every call makes anew
+is a `Struct`: as frozen as a frozen dataclass, at a tenth of its price. `msgspec.structs.replace` copies one.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
+
+import msgspec
 
 from adapters.errors import UpstreamError
 
@@ -39,8 +42,7 @@ class Media:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One call as the client sent it, and the terms on which it may go upstream.
 
     `body` is `raw` parsed; it is shared and never edited in place. `output_limit` is the granted number of output
@@ -56,11 +58,10 @@ class Call:
     show_usage: bool = True  # streaming: the client asked for the usage chunk
     call_id: str  # Bursar's request id; seeds the ids that a provider does not give
     created: int  # Unix seconds, for providers that give none
-    media: Mapping[str, Media] = field(default_factory=dict)  # by URL, as asked for by `Adapter.wanted_media`
+    media: Mapping[str, Media] = {}  # by URL, as asked for by `Adapter.wanted_media`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request ready to be signed and sent; header names in lower case, no credentials yet."""
 
     method: str = "POST"
@@ -69,8 +70,7 @@ class UpstreamRequest:
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """A whole completion: the bytes for the client, and the same as a dict for the meter."""
 
     body: bytes
@@ -115,10 +115,13 @@ class StreamTranslator(ABC):
         """No fewer than the tokens, and than the chunks, that `take` would return; None where only `take` can tell."""
         return None
 
-    def passes(self, piece: bytes, untaken_max: int) -> bool:
-        """Take a piece that goes to the client as it is, if it is simple, and `untaken` stays within that; else do nothing."""
+    def passes(self, piece: bytes, untaken_max: int) -> int:
+        """Take a piece that goes to the client as it is, if it is simple and `untaken` stays within that; return `untaken`.
+
+        Else do nothing, and return 0.
+        """
         del piece, untaken_max
-        return False
+        return 0
 
 
 class Exchange(ABC):

@@ -6,7 +6,7 @@ missing to make room for something, the text is compared as well.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -14,7 +14,7 @@ _DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(dict[str, msgspec.Raw
 _MARKS = 4  # of a member: two quotes, a colon, a comma (the last one's stands for one of the braces)
 
 
-class Even(NamedTuple):
+class Even(msgspec.Struct, frozen=True):
     """The members by key, in their order, none of them escaped; and the marks between them."""
 
     members: dict[str, msgspec.Raw | bytes]
@@ -23,9 +23,13 @@ class Even(NamedTuple):
 
     def written(self, added: Sequence[bytes] = ()) -> bytes:
         """Return the object's text, with further members as text."""
-        colon = self.colon
-        texts = [b'"%b"%b%b' % (key.encode(), colon, value) for key, value in self.members.items()]
-        return b"{%b}" % self.comma.join([*texts, *added])
+        comma, mark = self.comma, b'"' + self.colon
+        out: list[msgspec.Raw | bytes] = []
+        for key, value in self.members.items():
+            out += (comma, b'"', key.encode(), mark, value)
+        for text in added:
+            out += (comma, text)
+        return b"{%b}" % b"".join(out[1:])
 
     def places(self) -> Iterator[tuple[str, int, int, int]]:
         """Yield of each member: key, start, where its value begins, end."""

@@ -5,9 +5,10 @@ empty or malformed is a failure like any other, but one that may have been bille
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
+
+import msgspec
 
 from adapters.base import JSON, Answer, Exchange, StreamTranslator, UpstreamRequest
 from adapters.errors import UpstreamError, UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnavailableError
@@ -39,8 +40,7 @@ class Trial(Protocol):
         """Observes what comes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
     """`answer` of a whole one; of a stream `translator`, `response`, and the bytes that are to be written `first`."""
 
     answer: Answer | None = None

@@ -34,6 +34,14 @@ class Quirks:
     reasoning_apart: bool = False
     fill_first_chunk: bool = False
 
+    renames: bool = field(init=False)  # something may have to be sent under another name
+    any_history: bool = field(init=False)  # messages go as they are
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "renames", bool(self.rename) or self.limit_field == "max_tokens")
+        any_history = self.developer_role and self.tool_id == "any" and not self.reasoning_echo
+        object.__setattr__(self, "any_history", any_history)
+
     def limit_field_for(self, model: str) -> str:
         """Return the chat field that takes the output limit of this upstream model."""
         if self.limit_field != "auto":

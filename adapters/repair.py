@@ -55,21 +55,21 @@ def mend_completion(body: JSON, call: Call, *, reasoning_apart: bool = False) ->
 
 def is_plain(body: JSON) -> bool:
     """Tell at a glance that there is nothing to mend, as in most answers: texts only, and all as OpenAI has it."""
-    head = body.get("object") == "chat.completion" and type(body.get("created")) is int
-    if not (head and body.get("service_tier") in _TIERS and _is_text(body.get("id")) and _is_text(body.get("model"))):
+    get = body.get
+    if get("object") != "chat.completion" or type(get("created")) is not int or get("service_tier") not in _TIERS:
         return False
-    usage = body.get("usage")
-    if not isinstance(usage, dict):
+    answer_id, model, usage = get("id"), get("model"), get("usage")
+    if not (type(answer_id) is str and answer_id and type(model) is str and model and type(usage) is dict):
         return False
     for key in _TOKENS:
         count = usage.get(key)
         if type(count) is not int or not 0 <= count < 2**53:
             return False
     for choice in body["choices"]:
-        if not isinstance(choice, dict) or type(choice.get("index")) is not int:
+        if type(choice) is not dict or type(choice.get("index")) is not int:
             return False
         message, reason = choice.get("message"), choice.get("finish_reason")
-        if not (isinstance(message, dict) and isinstance(reason, str) and reason in REASONS):
+        if not (type(message) is dict and type(reason) is str and reason in REASONS):
             return False
         if choice.get("logprobs") is not None or not _NOT_PLAIN.isdisjoint(message):
             return False
@@ -259,10 +259,6 @@ def _repair_call(entry: JSON, new_id: str, taken: set[str]) -> bool:
     if arguments != function.get("arguments"):
         function["arguments"], changed = arguments, True
     return changed
-
-
-def _is_text(value: Any) -> bool:
-    return type(value) is str and value != ""
 
 
 def _text_of(part: Any) -> str:

@@ -1,6 +1,6 @@
 """The headers of an answer: who answered, what is left of the budget, what was lowered or left out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from accounting.charge import Receipt
@@ -9,6 +9,10 @@ from proxy.amounts import rfc3339, usd_text
 from proxy.beginning import Begun
 
 _TOKEN_UNITS = ("tokens", "input_tokens", "output_tokens")
+_RATES = (
+    ("requests", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("tokens", "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+)
 _KEPT = ("openai-processing-ms", "openai-version", "openai-organization", "openai-project")
 
 
@@ -16,7 +20,10 @@ def answer_headers(request_id: str, begun: Begun, hold: Hold, *, clamped: int | 
     """Return the headers that are known when an answer begins."""
     provider, model = begun.target.names
     headers = {"x-request-id": request_id, "x-bursar-provider": provider, "x-bursar-model": header_text(model)}
-    headers |= budget_headers(hold.rows) | rate_headers(hold.rates)
+    if hold.rows:
+        headers |= budget_headers(hold.rows)
+    if hold.rates:
+        headers |= rate_headers(hold.rates)
     if clamped is not None:
         headers["x-budget-clamped"] = str(clamped)
     if begun.exchange.dropped:
@@ -38,40 +45,46 @@ def upstream_headers(headers: Mapping[str, str], *, own_rates: bool) -> dict[str
 
 def budget_headers(rows: Iterable[HeldRow]) -> dict[str, str]:
     """Return what is left of the tightest budget in money and in tokens, after this call's own hold."""
-    headers: dict[str, str] = {}
-    money = tokens = None
+    usd = tokens = usd_resets_ms = tokens_resets_ms = None
     for row in rows:
+        unit, remaining = row.budget.unit, row.remaining
         if row.budget.mode == "shadow":
             continue
-        if row.budget.unit == "usd":
-            money = row if money is None or row.remaining < money.remaining else money
-        elif row.budget.unit in _TOKEN_UNITS:
-            tokens = row if tokens is None or row.remaining < tokens.remaining else tokens
-    if money is not None:
-        headers["x-budget-remaining-usd"] = usd_text(money.remaining)
+        if unit == "usd":
+            if usd is None or remaining < usd:
+                usd, usd_resets_ms = remaining, row.resets_ms
+        elif unit in _TOKEN_UNITS and (tokens is None or remaining < tokens):
+            tokens, tokens_resets_ms = remaining, row.resets_ms
+    headers: dict[str, str] = {}
+    if usd is not None:
+        headers["x-budget-remaining-usd"] = usd_text(usd)
     if tokens is not None:
-        headers["x-budget-remaining-tokens"] = str(tokens.remaining)
-    resets = [row.resets_ms for row in (money, tokens) if row is not None and row.resets_ms is not None]
-    if resets:
-        headers["x-budget-reset"] = rfc3339(min(resets)) or ""
+        headers["x-budget-remaining-tokens"] = str(tokens)
+    resets = rfc3339(_earlier(usd_resets_ms, tokens_resets_ms))
+    if resets is not None:
+        headers["x-budget-reset"] = resets
     return headers
 
 
-def rate_headers(rates: Sequence[RateRow]) -> dict[str, str]:
+def _earlier(one: int | None, other: int | None) -> int | None:
+    if one is None or (other is not None and other < one):
+        return other
+    return one
+
+
+def rate_headers(rates: Iterable[RateRow]) -> dict[str, str]:
     """Return OpenAI's x-ratelimit headers, of the tightest limit for requests and for tokens."""
-    headers: dict[str, str] = {}
-    if not rates:
-        return headers
     tightest: dict[str, RateRow] = {}
     for rate in rates:
         known = tightest.get(rate.what)
-        if rate.what in ("requests", "tokens") and (known is None or rate.remaining < known.remaining):
+        if known is None or rate.remaining < known.remaining:
             tightest[rate.what] = rate
-    for what in ("requests", "tokens"):
-        if (row := tightest.get(what)) is not None:
-            headers[f"x-ratelimit-limit-{what}"] = str(row.limit)
-            headers[f"x-ratelimit-remaining-{what}"] = str(row.remaining)
-            headers[f"x-ratelimit-reset-{what}"] = f"{row.reset_ms / 1000:.3f}s"
+    headers: dict[str, str] = {}
+    for what, limit, remaining, reset in _RATES:
+        if what in tightest:
+            row = tightest[what]
+            headers[limit], headers[remaining] = str(row.limit), str(row.remaining)
+            headers[reset] = f"{row.reset_ms / 1000:.3f}s"
     return headers
 
 

@@ -8,12 +8,13 @@ target again waits (`retry-after`, else jitter) and is counted against the retry
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import monotonic  # what asyncio's loops tell the time by, without two calls
+
+import msgspec
 
 from accounting.charge import Attempt, Charge
 from accounting.meter import Meter
-from accounting.record import record
 from accounting.tokens.counter import count_input
 from adapters.base import Call, Media
 from adapters.credentials.base import signed
@@ -32,16 +33,15 @@ from proxy.beginning import Begun
 from proxy.health import REFUSED_S, Health
 from proxy.latency import Latencies
 from proxy.retrying import RetryBudget, blames_target, grant_left, is_far_away, wait_s
-from proxy.upstreams import PATIENT_S, Target
+from proxy.upstreams import Target
 
 _THINKS = re.compile(r"(^|[/.-])(o\d|gpt-5|gpt-oss|grok-[34]|deepseek-r|qwq)|reason|think|research|magistral|-pro\b")
-_ONLY = (0,)
+_ONLY: Sequence[int] = (0,)
 
 Fetch = Callable[[str], Awaitable[Media]]
 
 
-@record
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What is to be tried: the request, its targets in order, the terms it was admitted on, and when (Unix seconds)."""
 
     asked: Asked
@@ -50,18 +50,17 @@ class Plan:
     created: int
 
 
-@dataclass(slots=True, kw_only=True)
-class _Course:
+class _Course(msgspec.Struct, kw_only=True):
     """How far one call has come."""
 
     plan: Plan
     charge: Charge
     granted: int
     until_s: float
-    attempts: list[Attempt] = field(default_factory=list)
-    given_up: set[int] = field(default_factory=set)
-    used_keys: dict[int, set[int]] = field(default_factory=dict)
-    failures: dict[int, AdapterError] = field(default_factory=dict)
+    attempts: list[Attempt] = []
+    given_up: set[int] = set()
+    used_keys: dict[int, set[int]] = {}
+    failures: dict[int, AdapterError] = {}
     failure: AdapterError | None = None
     repeated: bool = False  # some target was asked again
 
@@ -92,11 +91,14 @@ class Trier:
     async def begin(self, plan: Plan, charge: Charge) -> Begun:
         """Return the first answer that begins. Raises the last target's AdapterError."""
         self.retries.earned()
-        total_s = max([target.limits().total for target in plan.targets])
+        targets = plan.targets
+        if len(targets) == 1:
+            order, total_s = _ONLY, targets[0].limits.total
+        else:
+            order, total_s = self._order(targets), max([target.limits.total for target in targets])
         course = _Course(
             plan=plan, charge=charge, granted=plan.terms.granted(charge.hold), until_s=monotonic() + total_s
         )
-        order = self._order(plan.targets)
         for turn in range(self.tries):
             for number in order:
                 if number in course.given_up or (turn and not await self._may_try_again(course, number, turn)):
@@ -115,8 +117,6 @@ class Trier:
 
     def _order(self, targets: Sequence[Target]) -> Sequence[int]:
         """Put targets last that have no API key fit for use, and leave out those that keep failing."""
-        if len(targets) == 1:
-            return _ONLY
         now_s = monotonic()
         fit = self.health.order([target.place for target in targets], now_s)
         return sorted(fit, key=lambda number: not targets[number].upstream.keys.ready(now_s))
@@ -183,20 +183,18 @@ class Trier:
             keys.limited(key, now_s, told_s, spent=error.code == "insufficient_quota")
 
     async def _attempt(self, course: _Course, number: int, key: int) -> Begun:
-        plan, target = course.plan, course.plan.targets[number]
-        upstream, asked = target.upstream, plan.asked
-        call = call_for(plan, number, course.charge.request_id, course.granted)
+        plan, charge = course.plan, course.charge
+        target, asked = plan.targets[number], plan.asked
+        upstream, model, request_id = target.upstream, target.model, charge.request_id
+        call = call_for(plan, number, request_id, course.granted)
         if wanted := upstream.adapter.wanted_media(call):
-            call = replace(call, media={url: await self.fetch(url) for url in wanted})
+            call = msgspec.structs.replace(call, media={url: await self.fetch(url) for url in wanted})
         exchange = upstream.adapter.exchange(call)
-        ours = (
-            "x-request-id",
-            course.charge.request_id,
-        )  # so that the provider's logs and ours can be laid side by side
+        ours = ("x-request-id", request_id)  # so that the provider's logs and ours can be laid side by side
         request = await signed(exchange.request, upstream.credentials[key], (*upstream.headers, ours))
-        meter = Meter(target.model, lambda: count_input(asked.operation, asked.body, target.model))
-        attempt = Attempt(upstream.name, target.model, plan.terms.prices[number], meter, billable=True)
-        course.attempts.append(course.charge.begin(attempt))
+        meter = Meter(model, lambda: count_input(asked.operation, asked.body, model))
+        attempt = charge.begin(Attempt(target.names[0], model, plan.terms.prices[number], meter, billable=True))
+        course.attempts.append(attempt)
         breaker, sent_s = self.health.of(target.place), monotonic()
         breaker.began(sent_s)
         try:
@@ -220,12 +218,11 @@ class Trier:
 
 def limits(target: Target, asked: Asked, left_s: float) -> Timeouts:
     """Return the time limits of one attempt: patient where a first byte takes long for a good reason."""
-    own = target.limits()
-    first_token_s = own.first_token
-    if target.is_patient and (not asked.stream or _thinks(asked, target.model)):
-        first_token_s = max(first_token_s, PATIENT_S)
-    total_s = min(own.total, max(0.001, left_s))
-    return Timeouts(connect=own.connect, tls=own.tls, first_token=first_token_s, idle=own.idle, total=total_s)
+    own = target.limits
+    if own is not target.patient_limits and (not asked.stream or _thinks(asked, target.model)):
+        own = target.patient_limits
+    total_s = own.total if left_s > own.total else max(0.001, left_s)
+    return Timeouts(connect=own.connect, tls=own.tls, first_token=own.first_token, idle=own.idle, total=total_s)
 
 
 def _thinks(asked: Asked, model: str) -> bool:

@@ -1,6 +1,6 @@
 """What a call has when its answer has begun: the answer itself, and the attempt that it belongs to."""
 
-from dataclasses import dataclass
+import msgspec
 
 from accounting.charge import Attempt
 from adapters.base import Answer, Exchange, StreamTranslator
@@ -8,8 +8,7 @@ from adapters.transport.base import UpstreamResponse
 from proxy.upstreams import Target
 
 
-@dataclass(slots=True, kw_only=True)
-class Begun:
+class Begun(msgspec.Struct, kw_only=True):
     """An answer that has begun: a whole one, or a stream of which `first` is to be written first.
 
     `granted` output tokens per choice are what the call may still use.

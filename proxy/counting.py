@@ -18,22 +18,35 @@ from prometheus_client.utils import floatToGoString
 Labels: TypeAlias = tuple[str, ...]
 
 
-class Sums(Collector):
-    """A counter, by label values. There are as many as were ever added to: label values must be bounded."""
+class Sum:
+    """One number of a counter: add to `total` what happens, never less than nothing."""
 
-    def __init__(self, registry: CollectorRegistry, name: str, help_: str, labels: Sequence[str] = ()) -> None:
+    __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+
+class Sums(Collector):
+    """A counter, by label values. One that is still 0 is not told. There are as many as were asked for: label values must be bounded."""
+
+    def __init__(self, registry: CollectorRegistry, name: str, help_: str, labels: Sequence[str]) -> None:
         self._name, self._help, self._labels = name, help_, labels
-        self.totals: dict[Labels, float] = {} if labels else {(): 0}
+        self._sums: dict[Labels, Sum] = {}
         registry.register(self)
 
-    def add(self, labels: Labels, amount: float = 1) -> None:
-        """Count; `amount` is not negative."""
-        self.totals[labels] = self.totals.get(labels, 0) + amount
+    def of(self, labels: Labels) -> Sum:
+        """Return the sum of these label values, which may be kept."""
+        known = self._sums.get(labels)
+        if known is None:
+            known = self._sums[labels] = Sum()
+        return known
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         family = CounterMetricFamily(self._name, self._help, labels=self._labels)
-        for labels, total in list(self.totals.items()):
-            family.add_metric(labels, total)
+        for labels, known in list(self._sums.items()):
+            if known.total:
+                family.add_metric(labels, known.total)
         yield family
 
 

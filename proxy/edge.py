@@ -32,7 +32,8 @@ class EdgeServer(Server):
         self._open_to_all = open_to_all
 
     def judge(self, request: Request) -> Response | None:
-        wrong = fault(request.method, request.target, request.version, request.raw_headers, request.folded)
-        if wrong is None and self._open_to_all and foreign(request.raw_headers):
+        by_name, again = request.headers.by_name, request.headers.again
+        wrong = fault(request.method, request.target, request.version, by_name, again)
+        if wrong is None and self._open_to_all and foreign(by_name, again):
             wrong = 403, "Without keys, only programs of this machine are answered; set auth: {mode: keys}."
         return None if wrong is None else refused(*wrong)

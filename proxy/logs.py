@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -28,11 +29,18 @@ _GONE = (OSError, ValueError, RuntimeError)  # ValueError: it is closed; Runtime
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
 
 
-class JsonLines(logging.Formatter):
+class Lines(logging.Formatter, ABC):
+    """How a line reads."""
+
+    @abstractmethod
+    def line(self, at_s: float, level: str, message: str, fields: Fields) -> str:
+        """Return the line of what happened at that Unix time."""
+
+
+class JsonLines(Lines):
     """One JSON object per line: no text can forge a second line."""
 
     def line(self, at_s: float, level: str, message: str, fields: Fields) -> str:
-        """Return the line of what happened at that Unix time."""
         entry = {"at": f"{_second(int(at_s), '%Y-%m-%dT%H:%M:%S')}.{int(at_s % 1 * 1000):03d}+00:00", "level": level}
         return orjson.dumps({**entry, "message": message, **fields}, default=str).decode()
 
@@ -43,16 +51,14 @@ class JsonLines(logging.Formatter):
         return self.line(record.created, record.levelname.lower(), record.getMessage(), fields)
 
 
-class TextLines(logging.Formatter):
+class TextLines(Lines):
     """`12:00:01 info call request_id=req_… outcome=ok …`"""
 
     def line(self, at_s: float, level: str, message: str, fields: Fields) -> str:
-        """Return the line of what happened at that Unix time."""
-        words = [_second(int(at_s), "%H:%M:%S"), level, _plain(message)]
-        for name, value in fields.items():
-            if value is not None:
-                words.append(f"{name}={value if type(value) is int else _plain(str(value))}")
-        return " ".join(words)
+        begin = f"{_second(int(at_s), '%H:%M:%S')} {level} "
+        words = [message, *[f"{name}={value}" for name, value in fields.items() if value is not None]]
+        line = begin + " ".join(words)
+        return line if line.isprintable() else begin + " ".join(map(_plain, words))
 
     def format(self, record: logging.LogRecord) -> str:
         line = self.line(record.created, record.levelname.lower(), record.getMessage(), _fields(record))
@@ -68,7 +74,7 @@ class HeldLines(logging.Handler):
     def __init__(self, stream: TextIO, *, held_s: float = HELD_S) -> None:
         self._stream, self._held_s = stream, held_s
         self._lines: deque[str] = deque()
-        self._held_bytes = 0
+        self._held_bytes, self._held_max_bytes = 0, HELD_BYTES
         self._batch: list[str] = []  # is being written: kept here for a signal that ends us within that
         self._writing = threading.RLock()
         self._some, self._ended = threading.Event(), threading.Event()
@@ -92,7 +98,7 @@ class HeldLines(logging.Handler):
         """Take a line that is formatted already."""
         self._lines.append(line)
         self._held_bytes += len(line)
-        if hurry or self._held_bytes >= HELD_BYTES or self._ended.is_set():
+        if hurry or self._held_bytes >= self._held_max_bytes:
             self.flush()
         elif not self._some.is_set():
             self._some.set()
@@ -114,6 +120,7 @@ class HeldLines(logging.Handler):
 
     def close(self) -> None:
         """Write what waits; from now on nothing does. `logging` calls it when the process ends."""
+        self._held_max_bytes = 0
         self._ended.set()
         self._some.set()
         self.flush()
@@ -131,9 +138,8 @@ def tell(log: logging.Logger, message: str, fields: Fields) -> None:
         return
     handlers = logging.root.handlers
     handler = handlers[0] if len(handlers) == 1 else None
-    formatter = handler.formatter if isinstance(handler, HeldLines) else None
-    if isinstance(handler, HeldLines) and isinstance(formatter, JsonLines | TextLines):
-        handler.take(formatter.line(time.time(), "info", message, fields))  # noqa: TID251 - a log tells wall time
+    if isinstance(handler, HeldLines) and isinstance(lines := handler.formatter, Lines):
+        handler.take(lines.line(time.time(), "info", message, fields))  # noqa: TID251 - a log tells wall time
     else:
         log.info(message, extra=fields)
 
@@ -173,9 +179,8 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
 
 
-@lru_cache(1024)  # names come again and again
-def _plain(text: str) -> str:
-    return text if text.isprintable() else ascii(text)[1:-1]
+def _plain(word: str) -> str:
+    return word if word.isprintable() else ascii(word)[1:-1]
 
 
 @lru_cache(4)

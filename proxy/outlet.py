@@ -29,6 +29,6 @@ class Outlet:
         assert transport is not None
         transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._response.chunked else data)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, *, is_last: bool = False) -> None:
         """Send, and wait until the client has taken enough of it. Raises ConnectionResetError."""
-        await self._response.write(data)
+        await (self._response.write_eof(data) if is_last else self._response.write(data))

@@ -5,6 +5,7 @@ is room, not all after a second.
 """
 
 import asyncio
+import contextlib
 import math
 from collections import deque
 
@@ -20,9 +21,8 @@ class Places:
     def __init__(self, *, most: int, queue: int, queue_s: float) -> None:
         self._most, self._queue_max, self._queue_s = most, queue, queue_s
         self._queue: deque[asyncio.Future[None]] = deque()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._hurried = asyncio.Event()
+        self._news = asyncio.Event()  # for whoever waits in `until_idle`
+        self._hurried = False
         self._interval_s: float | None = None  # between two places that come free while all are taken
         self._free_at_s: float | None = None
         self.taken = 0
@@ -31,7 +31,6 @@ class Places:
         """Take a place, waiting for one if need be. Raises ClientError 503."""
         if self.taken < self._most and not self._queue:
             self.taken += 1
-            self._idle.clear()
             return
         if len(self._queue) >= self._queue_max:
             raise self._full()
@@ -63,21 +62,21 @@ class Places:
                 return
         self.taken -= 1
         if not self.taken:
-            self._idle.set()
+            self._news.set()
 
     async def until_idle(self, timeout_s: float) -> bool:
         """Wait until no place is taken; False if some still are after `timeout_s`, or when hurried."""
-        waits = [asyncio.get_running_loop().create_task(event.wait()) for event in (self._idle, self._hurried)]
-        try:
-            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.taken and not self._hurried:
+                    self._news.clear()
+                    await self._news.wait()
         return not self.taken
 
     def hurry(self) -> None:
         """Let whoever waits in `until_idle` go on."""
-        self._hurried.set()
+        self._hurried = True
+        self._news.set()
 
     def _leave(self, turn: asyncio.Future[None]) -> None:
         if turn in self._queue:

@@ -47,12 +47,13 @@ class Relayed:
         if self._charge.receipt is not None:
             self.room = UNTAKEN_MAX
             return False
-        due = self._is_due()
+        most = self._count + self._more()
+        due = most > self._noted + INTERVAL_TOKENS
         if due:
             before, self._count = self._count, self.counted_at_once()
             self._bound = self._meter.output.upper_bound
             self._write(max(before, self._count - INTERVAL_TOKENS))
-        most = self._count + self._more()
+            most = self._count
         self.room = max(0, self._noted + INTERVAL_TOKENS - most) * 100 // max(100, self._margin_percent)
         return due
 

@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import unquote
 
@@ -30,6 +31,7 @@ CALLS: dict[str, Operation] = {
     "/v1/embeddings": "embeddings",
     "/v1/responses": "responses",
 }
+_ID_BYTES = 12
 _STARTED = int(time.time())  # noqa: TID251 - `created` of a model is wall time
 _log = logging.getLogger("bursar")
 
@@ -43,31 +45,44 @@ class Routes:
     places: Places
     telemetry: Telemetry
     draining: bool = False
+    _ids: Iterator[str] = field(default_factory=lambda: request_ids())
 
     async def handle(self, request: Request) -> Answer:
         """Answer one request; every ClientError becomes its answer here, and nowhere else."""
-        request_id = "req_" + os.urandom(12).hex()
+        request_id = next(self._ids)
         try:
-            return await self._dispatch(request, request_id)
+            path = request.path.rstrip("/") or "/"
+            operation = CALLS.get(path)
+            if operation is None:
+                return await self._dispatch(request, path, request_id)
+            if request.method != "POST":
+                raise method_not_allowed(request.method, "POST")
+            if not request.complete:
+                await self._received(request)
+            self._go_on()
+            await self.places.take()
+            try:
+                return await self.gateway.call(request, operation, request_id)
+            finally:
+                self.places.give()
         except ClientError as error:
-            self.telemetry.refused(error, request_id)
-            headers = {**error.headers, "x-request-id": error.headers.get("x-request-id", request_id)}
-            if error.close or self.draining:
-                headers["connection"] = "close"
-            return Response(
-                status=error.status,
-                body=error.body(),
-                headers=headers,
-                content_type="application/json",
-                close=error.close,
-            )
+            return self._refused(error, request_id)
 
-    async def _dispatch(self, request: Request, request_id: str) -> Answer:
-        path, method = request.path.rstrip("/") or "/", request.method
-        if (operation := CALLS.get(path)) is not None:
-            if method != "POST":
-                raise method_not_allowed(method, "POST")
-            return await self._call(request, operation, request_id)
+    def _refused(self, error: ClientError, request_id: str) -> Response:
+        self.telemetry.refused(error, request_id)
+        headers = {**error.headers, "x-request-id": error.headers.get("x-request-id", request_id)}
+        if error.close or self.draining:
+            headers["connection"] = "close"
+        return Response(
+            status=error.status,
+            body=error.body(),
+            headers=headers,
+            content_type="application/json",
+            close=error.close,
+        )
+
+    async def _dispatch(self, request: Request, path: str, request_id: str) -> Answer:
+        """Serve what is no call."""
         serve = (
             self._model
             if path.startswith("/v1/models/")
@@ -75,25 +90,16 @@ class Routes:
         )
         if serve is None:
             return await self._other(request, path, request_id)
-        if method not in ("GET", "HEAD"):
-            raise method_not_allowed(method, "GET")
+        if request.method not in ("GET", "HEAD"):
+            raise method_not_allowed(request.method, "GET")
         body = await serve(request, await self._caller(request))
         return Response(body=orjson.dumps(body), content_type="application/json", headers={"x-request-id": request_id})
 
-    async def _call(self, request: Request, operation: Operation, request_id: str) -> Answer:
-        await self._received(request)
-        await self._take_place()
-        try:
-            return await self.gateway.call(request, operation, request_id)
-        finally:
-            self._give_place()
-
     async def _received(self, request: Request) -> None:
-        """Wait for the body before a place is taken, so that a slow client holds none; a stranger's is not waited for."""
+        """Wait for the rest of the body before a place is taken, so that a slow client holds none; not for a stranger's."""
         self._go_on()
-        if not request.complete:
-            await self.gateway.admit(request.headers)
-            await self.gateway.body(request)  # the request keeps it
+        await self.gateway.admit(request.headers)
+        await self.gateway.body(request)  # the request keeps it
 
     async def _caller(self, request: Request, *, ask_store: bool = True) -> Principal:
         """Who asks, and for which of its end users if a header says so."""
@@ -107,12 +113,14 @@ class Routes:
         if not paths.covers(path):
             raise unknown_url(request.method, path)
         await self._listed(request, path, ask_store=False)  # so that a stranger's body is not waited for
-        await self._received(request)
-        await self._take_place()
+        if not request.complete:
+            await self._received(request)
+        self._go_on()
+        await self.places.take()
         try:
             return await relay(self.gateway, request, partial(self._listed, request, path), request_id)
         finally:
-            self._give_place()
+            self.places.give()
 
     async def _listed(self, request: Request, path: str, *, ask_store: bool = True) -> tuple[Path, Principal]:
         """Return the entry that covers the path for this caller, and the caller. Raises ClientError."""
@@ -126,15 +134,6 @@ class Routes:
         """Raise ClientError 503 if no call is begun any more."""
         if self.draining:
             raise unavailable("This Bursar is shutting down.", code="draining", close=True)
-
-    async def _take_place(self) -> None:
-        self._go_on()
-        await self.places.take()
-        self.telemetry.flying += 1
-
-    def _give_place(self) -> None:
-        self.telemetry.flying -= 1
-        self.places.give()
 
     async def _models(self, request: Request, principal: Principal) -> dict[str, object]:
         names = [name for name in self.gateway.rules.router.names() if principal.may_use(name)]
@@ -158,3 +157,11 @@ class Routes:
         except StoreError as error:
             raise unavailable("The budget store cannot be reached.", code="budget_store_unavailable") from error
         return {"object": "list", "data": [budget_row(balance.row) for balance in balances]}
+
+
+def request_ids() -> Iterator[str]:
+    """Ids that no other process makes; what is random in them is asked of the system for many at once."""
+    while True:
+        random = os.urandom(64 * _ID_BYTES).hex()
+        for start in range(0, len(random), 2 * _ID_BYTES):
+            yield "req_" + random[start : start + 2 * _ID_BYTES]

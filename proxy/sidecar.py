@@ -210,6 +210,7 @@ class Sidecar:
         """Open both listeners. Raises OSError."""
         config, server = self.config, self.config.server
         places = Places(most=server.max_in_flight, queue=server.queue, queue_s=server.queue_seconds)
+        self.telemetry.in_flight = lambda: places.taken
         self.routes = Routes(gateway=gateway, reader=self.reader, places=places, telemetry=self.telemetry)
         data = EdgeServer(
             self.routes.handle, max_body_bytes=server.max_body_bytes, header_s=server.header_seconds, max_connections=server.max_connections,

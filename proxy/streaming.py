@@ -40,6 +40,7 @@ class Relay:
         self._leased = leased(charge.hold)
         self._loop = asyncio.get_running_loop()
         self._free = 0  # so much may be untaken before the meter must be asked
+        self._asks_at_once = False  # that takes no waiting
         self._look_at = 0  # `_seen` from which on the grant may have been passed
         self._rest = b""
         self._fed: bytes | None = None  # what goes out for a piece that was fed and not taken: the stream's last
@@ -84,12 +85,13 @@ class Relay:
 
     async def _sent(self, out: bytes) -> bool:
         """Send; False if the stream must end here: what it holds is no longer its own, or used up."""
-        if self._lapsed() and not await self._renewed():
+        if self._lapsed(self._loop.time()) and not await self._renewed():
             return False
         await self._send(out)
         if self._may_be_past() and await self._passed():
             return False
         self._free = self._surely_free()
+        self._asks_at_once = self._more is None and self._relayed.counts_at_once
         return True
 
     async def _next(self) -> tuple[bytes, bool]:
@@ -106,43 +108,49 @@ class Relay:
         out = translator.feed(piece) if piece else translator.eof()
         return out, not piece or translator.finished or translator.error is not None
 
-    def _at_once(self, piece: bytes) -> bool:
+    def _at_once(self, piece: bytes, now_s: float) -> bool:
         """Relay a piece without waking the task, if that takes no waiting; else do nothing."""
         outlet = self._outlet
-        if self._lapsed() or not (outlet.ready and self.at_boundary):
+        if self._lapsed(now_s) or not (self.at_boundary and outlet.ready):
             return False
-        if self._translator.passes(piece, self._free):
+        asks = self._asks_at_once and len(piece) <= SLICE_BYTES_MIN
+        untaken = self._translator.passes(piece, UNTAKEN_MAX if asks else self._free)
+        if 0 < untaken <= self._free:
             outlet.put(piece)
             self.wrote += 1
+            return True
+        if not asks:
+            return False
+        if untaken:
+            self._asked_at_once(piece)
             return True
         return self._fed_at_once(piece)
 
     def _fed_at_once(self, piece: bytes) -> bool:
-        """Translate and relay a piece here, with what is to be counted and noted; not the one that ends the stream."""
-        relayed, translator = self._relayed, self._translator
-        if (
-            self._more is not None
-            or len(piece) > SLICE_BYTES_MIN
-            or self._fed is not None
-            or not relayed.counts_at_once
-        ):
+        """Translate and relay a piece here; not the one that ends the stream."""
+        if self._fed is not None:
             return False
-        out = piece if translator.passes(piece, UNTAKEN_MAX) else translator.feed(piece)
+        translator = self._translator
+        out = translator.feed(piece)
         if translator.finished or translator.error is not None:
             self._fed = out
             return False
         if out:
-            counted = False
-            if self._is_to_be_noted():
-                self._observe()
-                counted = relayed.note_at_once()
-            self._about_to_write(out)
-            self._outlet.put(out)
-            if (counted or self._may_be_past()) and self._passed_at_once():
-                self._is_past = True
-                self._response.close()  # so the task wakes, and ends the stream here
-            self._free = self._surely_free()
+            self._asked_at_once(out)
         return True
+
+    def _asked_at_once(self, out: bytes) -> None:
+        """Relay with what is to be counted and noted."""
+        counted = False
+        if self._is_to_be_noted():
+            self._observe()
+            counted = self._relayed.note_at_once()
+        self._about_to_write(out)
+        self._outlet.put(out)
+        if (counted or self._may_be_past()) and self._passed_at_once():
+            self._is_past = True
+            self._response.close()  # so the task wakes, and ends the stream here
+        self._free = self._surely_free()
 
     def _surely_free(self) -> int:
         """Return how much may be untaken while neither the grant can be passed nor a note be needed."""
@@ -162,10 +170,10 @@ class Relay:
         self._rest = piece[most:]
         return piece[:most]
 
-    def _lapsed(self) -> bool:
+    def _lapsed(self, now_s: float) -> bool:
         """Whether what this call holds may be somebody else's by now: our process stood still, or the store was away."""
         hold = self._charge.hold
-        return self._leased and (hold.lost or self._loop.time() >= hold.until_s)
+        return self._leased and (hold.lost or now_s >= hold.until_s)
 
     async def _renewed(self) -> bool:
         """Have the lease again before more is written; False if the call must end."""
@@ -205,7 +213,7 @@ class Relay:
         else:
             self._charge.outcome = self.outcome
         if out:
-            await self._send(out)
+            await self._send(out, is_last=True)
 
     async def _cut(self) -> bytes:
         """End the stream as OpenAI would; the usage is what we counted, since the provider was never asked for the rest."""
@@ -216,13 +224,13 @@ class Relay:
         self._translator.take()  # our own words: the meter is not to take them for the provider's
         return out
 
-    async def _send(self, out: bytes) -> None:
+    async def _send(self, out: bytes, *, is_last: bool = False) -> None:
         if self._is_to_be_noted():
             self._observe()
             await self._relayed.note()
         self._about_to_write(out)
         self.writing_since_s = self._loop.time()
-        await self._outlet.write(out)
+        await self._outlet.write(out, is_last=is_last)
         self.writing_since_s = None
 
     def _about_to_write(self, out: bytes) -> None:
@@ -237,7 +245,8 @@ class Relay:
         return untaken is None or untaken > min(self._relayed.room, UNTAKEN_MAX)
 
     def _observe(self) -> None:
-        self._meter.observe(self._translator.take_joined())
+        if self._translator.untaken != 0:
+            self._meter.observe(self._translator.take_joined())
 
     def _seen(self) -> int:
         """Return what grows by one at least with each token, and with each chunk."""

@@ -4,15 +4,15 @@ Label values come from the configuration, never from the wire: a name that the c
 """
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from accounting.charge import Receipt
 from adapters.errors import AdapterError, UpstreamTimeoutError
 from proxy.amounts import NANO, usd_text
-from proxy.counting import Labels, Spread, Spreads, Sums
+from proxy.counting import Spread, Spreads, Sum, Sums
 from proxy.errors import ClientError
 from proxy.logs import tell
 from proxy.upstreams import Target
@@ -31,7 +31,7 @@ class Telemetry:
         self.registry = registry = CollectorRegistry(auto_describe=False)
         self.models = frozenset(models)
         self._routes: dict[tuple[str, str], _Route] = {}
-        self.flying = 0  # calls in flight
+        self.in_flight: Callable[[], int] = int  # how many calls are, once there is a listener
         self._unfolded = 0  # calls that were noted and not counted yet
         route = ("provider", "model")
         self.requests = Sums(registry, "bursar_requests", "Calls by outcome.", (*route, "outcome"))
@@ -47,7 +47,7 @@ class Telemetry:
         self.admission, self.reserve = self.overhead.of(("admission",)), self.overhead.of(("reserve",))
         self.tokens = Sums(registry, "bursar_tokens", "Tokens.", (*route, "type"))
         self.cost = Sums(registry, "bursar_cost_usd", "Cost of calls in USD.", route)
-        Gauge("bursar_in_flight", "Calls in flight.", registry=registry).set_function(lambda: self.flying)
+        Gauge("bursar_in_flight", "Calls in flight.", registry=registry).set_function(lambda: self.in_flight())
         self.refusals = Counter("bursar_budget_refusals", "Calls refused, by reason.", ("reason",), registry=registry)
         self.estimated = Counter("bursar_usage_estimated", "Calls whose usage was counted by us.", registry=registry)
         self.overspend = Counter("bursar_overspend_usd", "Cost beyond holds in USD.", registry=registry)
@@ -84,26 +84,26 @@ class Telemetry:
         self._unfolded += 1
         if self._unfolded >= UNFOLDED_MAX:
             self.fold()
-        usage = receipt.usage
-        provider, model = receipt.provider or "none", self._model(receipt.upstream_model)
-        route = self._routes.get((provider, model)) or self._route(provider, model)
-        self.requests.add((provider, model, receipt.outcome))
+        usage, model = receipt.usage, receipt.upstream_model
+        names = (receipt.provider or "none", model if model in self.models else "other")
+        route = self._routes.get(names) or self._route(names)
+        (route.outcomes.get(receipt.outcome) or self._outcome(route, names, receipt.outcome)).total += 1
         route.duration.note(receipt.duration_s)
         if receipt.first_token_s is not None:
             route.first_token.note(receipt.first_token_s)
-        route.input.note(usage.input)
-        route.output.note(usage.output)
-        for key, count in zip(route.tokens, (usage.input, usage.output, usage.cached, usage.reasoning), strict=True):
-            if count:
-                self.tokens.add(key, count)
+        route.input_spread.note(usage.input)
+        route.output_spread.note(usage.output)
+        route.input.total += usage.input
+        route.output.total += usage.output
+        route.cached.total += usage.cached
+        route.reasoning.total += usage.reasoning
         if receipt.cost_nanousd:
-            self.cost.add((provider, model), receipt.cost_nanousd / NANO)
+            route.cost.total += receipt.cost_nanousd / NANO
         if usage.estimated:
             self.estimated.inc()
         if receipt.attempts > 1:
             self.upstream_retries.inc(receipt.attempts - 1)
-        if _log.isEnabledFor(logging.INFO):
-            self._line(receipt)
+        self._line(receipt)
 
     def refused(self, error: ClientError, request_id: str) -> None:
         """Tell of a call that was answered with an error."""
@@ -128,17 +128,19 @@ class Telemetry:
         self.overspend.inc(over.get("usd", 0) / NANO)
         _log.warning("a call used more than it held", extra={"over": over})
 
-    def _route(self, provider: str, model: str) -> "_Route":
-        labels = (provider, model)
-        route = self._routes[labels] = _Route(
-            self.duration.of(labels), self.first_token.of(labels),
-            self.gen_tokens.of((*labels, "input")), self.gen_tokens.of((*labels, "output")),
-            tuple((*labels, kind) for kind in ("input", "output", "cached", "reasoning")),
+    def _route(self, names: tuple[str, str]) -> "_Route":
+        route = self._routes[names] = _Route(
+            duration=self.duration.of(names), first_token=self.first_token.of(names),
+            input_spread=self.gen_tokens.of((*names, "input")), output_spread=self.gen_tokens.of((*names, "output")),
+            input=self.tokens.of((*names, "input")), output=self.tokens.of((*names, "output")),
+            cached=self.tokens.of((*names, "cached")), reasoning=self.tokens.of((*names, "reasoning")),
+            cost=self.cost.of(names),
         )  # fmt: skip
         return route
 
-    def _model(self, model: str) -> str:
-        return model if model in self.models else "other"
+    def _outcome(self, route: "_Route", names: tuple[str, str], outcome: str) -> Sum:
+        known = route.outcomes[outcome] = self.requests.of((*names, outcome))
+        return known
 
     def _line(self, receipt: Receipt) -> None:
         usage, caller = receipt.usage, receipt.caller
@@ -152,15 +154,20 @@ class Telemetry:
         tell(_log, "call", fields)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Route:
     """What is counted of the calls to one model of one provider."""
 
     duration: Spread
     first_token: Spread
-    input: Spread
-    output: Spread
-    tokens: tuple[Labels, ...]  # of input, output, cached, reasoning
+    input_spread: Spread
+    output_spread: Spread
+    input: Sum
+    output: Sum
+    cached: Sum
+    reasoning: Sum
+    cost: Sum
+    outcomes: dict[str, Sum] = field(default_factory=dict)
 
 
 def _code(error: AdapterError) -> str:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from adapters.base import Adapter, Endpoint
 from adapters.credentials.base import Credentials, NoCredentials
 from adapters.transport.base import Timeouts, Transport
@@ -58,25 +60,25 @@ class Target:
     own_stall_s: float | None = None
     names: tuple[str, str] = field(init=False, compare=False)  # provider, upstream model
     place: tuple[str, str, str] = field(init=False, compare=False)  # what health is kept by: another address is another
+    limits: Timeouts = field(init=False, compare=False)  # of an attempt
+    patient_limits: Timeouts = field(init=False, compare=False)  # of one whose first byte takes long for a good reason
 
     def __post_init__(self) -> None:
-        endpoint = self.upstream.endpoint
+        upstream, limits = self.upstream, self.timeouts or self.upstream.timeouts
+        endpoint, is_patient = upstream.endpoint, upstream.patient if self.patient is None else self.patient
         object.__setattr__(self, "names", (endpoint.name, self.model))
         object.__setattr__(self, "place", (endpoint.name, self.model, endpoint.base_url))
-
-    def limits(self) -> Timeouts:
-        """Return the time limits of an attempt."""
-        return self.timeouts or self.upstream.timeouts
+        object.__setattr__(self, "limits", limits)
+        object.__setattr__(self, "patient_limits", _patient(limits) if is_patient else limits)
 
     @property
     def write_stall_s(self) -> float | None:
         """How long a client may refuse to read; None where the general limit holds."""
         return self.own_stall_s or self.upstream.write_stall_s
 
-    @property
-    def is_patient(self) -> bool:
-        """Whether the limit on the first byte is only a default."""
-        return self.upstream.patient if self.patient is None else self.patient
+
+def _patient(limits: Timeouts) -> Timeouts:
+    return msgspec.structs.replace(limits, first_token=max(limits.first_token, PATIENT_S))
 
 
 Upstreams = Mapping[str, Upstream]

@@ -21,88 +21,77 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ONCE = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"api-key", b"expect"}
 )
-_JUDGED = (b"host", b"content-length", b"content-type", b"connection", b"transfer-encoding", b"expect", b"upgrade")
 _NOT_HOP_BY_HOP = frozenset(
     {"host", "content-length", "transfer-encoding", "content-type", "authorization", "api-key", "expect"}
 )
 
-RawHeaders = Sequence[tuple[bytes, bytes]]
+ByName = Mapping[bytes, bytes]  # headers by their names in lower case; of a name that was sent twice the first
+Again = Sequence[tuple[bytes, bytes]]  # the headers whose name had come before
 
 
-def folded(headers: RawHeaders) -> dict[bytes, bytes]:
-    """Return the headers by name in lower case; of a name that was sent twice the first."""
-    by_name = {name.lower(): value for name, value in headers}
-    if len(by_name) < len(headers):
-        by_name = {name.lower(): value for name, value in reversed(headers)}
-    return by_name
-
-
-def fault(
-    method: str,
-    target: str,
-    version: tuple[int, int],
-    headers: RawHeaders,
-    by_name: Mapping[bytes, bytes] | None = None,
-) -> tuple[int, str] | None:
-    """Return status and sentence of what is wrong with a head, None if nothing is. The sentence quotes nothing of it.
-
-    `by_name` are the same headers `folded`, where the caller has them.
-    """
-    found = folded(headers) if by_name is None else by_name
-    if len(found) < len(headers):
-        found, twice = _joined(headers)
-        if twice:
-            return 400, f"The header {twice} was sent twice."
-    size_bytes = 4 * len(headers) + sum(map(len, found)) + sum(map(len, found.values()))
-    if len(headers) > HEADERS_MAX or size_bytes > HEAD_BYTES_MAX:
+def fault(method: str, target: str, version: tuple[int, int], headers: ByName, again: Again) -> tuple[int, str] | None:
+    """Return status and sentence of what is wrong with a head, None if nothing is. The sentence quotes nothing of it."""
+    found, count = headers, len(headers) + len(again)
+    if again:
+        if twice := [name for name, _ in again if name in _ONCE]:
+            return 400, f"The header {twice[0].decode('latin-1')} was sent twice."
+        found = _joined(headers, again)
+    size_bytes = 4 * count + len(b"".join(found)) + len(b"".join(found.values()))
+    if count > HEADERS_MAX or size_bytes > HEAD_BYTES_MAX:
         return 431, f"The request has more than {HEADERS_MAX} headers, or they are larger than {HEAD_BYTES_MAX} bytes."
     # what goes into a cache holds no key; and of the length only that there is one, since the parser has judged the number
-    judged = tuple([(name, found[name] if name != b"content-length" else b"") for name in _JUDGED if name in found])
-    return _head_fault(method, target, version, judged)
+    said, has_length = found.get, b"content-length" in found
+    framing = said(b"transfer-encoding"), has_length
+    offers = said(b"connection", b""), said(b"upgrade"), said(b"expect")
+    return _head_fault(method, target, version, said(b"host", b""), framing, offers)
 
 
-def _joined(headers: RawHeaders) -> tuple[dict[bytes, bytes], str]:
-    """Return the headers by name, those sent in parts as one; and the name of one that was sent twice and must not be."""
-    found: dict[bytes, bytes] = {}
-    for raw_name, value in headers:
-        name = raw_name.lower()
-        if name in found and name in _ONCE:
-            return found, name.decode("latin-1")
-        found[name] = found[name] + b"," + value if name in found else value
-    return found, ""
-
-
-def foreign(headers: RawHeaders) -> bool:
+def foreign(headers: ByName, again: Again) -> bool:
     """Tell whether a request that needs no key comes from a page of another site: by name rebinding, or by its own word."""
-    by_name = {name.lower(): value.decode("latin-1") for name, value in headers}
-    if _LOOPBACK.fullmatch(by_name.get(b"host", "")) is None:
+    found = _joined(headers, again) if again else headers
+    if not _is_loopback(found.get(b"host", b"")):
         return True
-    origin = by_name.get(b"origin")
-    return origin is not None and _LOOPBACK.fullmatch(origin.partition("://")[2]) is None
+    origin = found.get(b"origin")
+    return origin is not None and not _is_loopback(origin.partition(b"://")[2])
+
+
+def _joined(headers: ByName, again: Again) -> dict[bytes, bytes]:
+    """Return the headers by name, those sent in parts as one."""
+    found = dict(headers)
+    for name, value in again:
+        found[name] += b"," + value
+    return found
+
+
+def _is_loopback(host: bytes) -> bool:
+    return _LOOPBACK.fullmatch(host.decode("latin-1")) is not None
 
 
 @lru_cache(maxsize=64)
 def _head_fault(
-    method: str, target: str, version: tuple[int, int], headers: tuple[tuple[bytes, bytes], ...]
+    method: str,
+    target: str,
+    version: tuple[int, int],
+    host: bytes,
+    framing: tuple[bytes | None, bool],  # transfer-encoding, and whether there is a content-length
+    offers: tuple[bytes, bytes | None, bytes | None],  # connection, upgrade, expect
 ) -> tuple[int, str] | None:
     """Judge what the heads of a client's calls have in common; remembered, since it is the same each time."""
     if version not in ((1, 1), (1, 0)):
         return 505, "Only HTTP/1.1 and HTTP/1.0 are spoken here."
-    by_name = dict(headers)
-    host = by_name.get(b"host", b"").decode("latin-1")
+    named = host.decode("latin-1")
     return (
-        _framing_fault(version, by_name)
-        or _host_fault(host, version)
-        or _target_fault(method, target, host)
-        or _connection_fault(version, by_name)
+        _framing_fault(version, *framing)
+        or _host_fault(named, version)
+        or _target_fault(method, target, named)
+        or _connection_fault(version, *offers)
     )
 
 
-def _framing_fault(version: tuple[int, int], headers: dict[bytes, bytes]) -> tuple[int, str] | None:
-    encoding = headers.get(b"transfer-encoding")
+def _framing_fault(version: tuple[int, int], encoding: bytes | None, has_length: bool) -> tuple[int, str] | None:
     if encoding is None:
         return None
-    if version == (1, 0) or b"content-length" in headers:
+    if version == (1, 0) or has_length:
         return 400, "The length of the body was given in two ways."
     if encoding.lower() != b"chunked":
         return 400, "A body comes as it is, or chunked; no other transfer-encoding is known here."
@@ -130,13 +119,14 @@ def _target_fault(method: str, target: str, host: str) -> tuple[int, str] | None
     return None
 
 
-def _connection_fault(version: tuple[int, int], headers: dict[bytes, bytes]) -> tuple[int, str] | None:
-    listed = {word.strip().lower() for word in headers.get(b"connection", b"").decode("latin-1").split(",")}
+def _connection_fault(
+    version: tuple[int, int], connection: bytes, upgrade: bytes | None, expect: bytes | None
+) -> tuple[int, str] | None:
+    listed = {word.strip().lower() for word in connection.decode("latin-1").split(",")}
     if listed & _NOT_HOP_BY_HOP:
         return 400, "The Connection header lists a header that is not the connection's."
-    if b"upgrade" in headers and "upgrade" in listed and not _harmless(headers[b"upgrade"]):
+    if upgrade is not None and "upgrade" in listed and not _harmless(upgrade):
         return 400, "No other protocol is spoken here."
-    expect = headers.get(b"expect")
     if expect is not None and (expect.lower() != b"100-continue" or version == (1, 0)):
         return 417, "Nothing but 100-continue can be expected here."
     return None

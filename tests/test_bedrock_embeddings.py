@@ -3,12 +3,12 @@
 import base64
 import json
 import struct
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from openai.types import CreateEmbeddingResponse
 
 from adapters.errors import InvalidRequestError, UnsupportedParameterError, UpstreamError

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import re
+from itertools import islice
 
 import pytest
 
+from proxy.routes import request_ids
 from tests.misbehaving import ok
 from tests.misbehaving import provider as peer
 from tests.sidecars import HELLO, HELLO_TOKENS, KEY, MODEL, PROVIDER_KEY, house
@@ -19,6 +22,12 @@ BUDGETS = """budgets:
 async def h(store, tmp_path):
     async with house(store, tmp_path, more=BUDGETS) as made:
         yield made
+
+
+def test_no_two_calls_have_one_id_however_many_are_drawn_at_once():
+    ids = [each for _ in range(2) for each in islice(request_ids(), 1000)]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("req_[0-9a-f]{24}", each) for each in ids)
 
 
 async def test_an_answer_says_who_answered_and_what_is_left_of_the_tightest_budget(h):

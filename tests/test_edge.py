@@ -265,6 +265,21 @@ async def test_a_full_queue_and_a_long_wait_are_refused_with_an_honest_retry_aft
     assert refused.value.headers["retry-after"] == "3"
 
 
+async def test_a_drain_waits_for_the_last_of_all_calls_and_no_longer_than_it_was_told():
+    places = Places(most=2, queue=2, queue_s=1)
+    await places.take()
+    assert await places.until_idle(0.01) is False
+    waiting = asyncio.create_task(places.until_idle(60))
+    await asyncio.sleep(0)
+    places.give()
+    await places.take()  # before who waits could look
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    places.give()
+    assert await asyncio.wait_for(waiting, 5) is True
+
+
 async def test_a_hurried_drain_does_not_wait_and_says_that_calls_are_left():
     places = Places(most=2, queue=2, queue_s=1)
     await places.take()

@@ -82,12 +82,12 @@ async def test_the_rest_of_the_budget_is_others_and_nothing_is_over_after_recove
     async with house(
         own_store, tmp_path / "b", more=BUDGETS, fake=h.fake, prefix=h.sidecar.config.store.prefix
     ) as other:
-        run = h.sidecar.store.run
+        run = h.sidecar.store.run_packed
 
         async def away(*args, **more):
             raise StoreUnavailableError("cut off")
 
-        h.sidecar.store.run = away
+        h.sidecar.store.run_packed = away
         replies = []
         while not replies or replies[-1].status == 200:
             replies.append(await other.chat(MODEL + "?length=2000", max_tokens=2000))
@@ -95,7 +95,7 @@ async def test_the_rest_of_the_budget_is_others_and_nothing_is_over_after_recove
         assert replies[-1].error["code"] in ("budget_held", "insufficient_quota")
         mine = [await h.chat(MODEL + "?length=500", max_tokens=100) for _ in range(4)]
         assert [reply.status for reply in mine] == [200, 200, 503, 503]
-        h.sidecar.store.run = run
+        h.sidecar.store.run_packed = run
         await h.settled()
         used, held = (await other.balances())["user:alice", "output_tokens"]
         assert used + held <= LIMIT

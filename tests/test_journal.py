@@ -32,7 +32,7 @@ from accounting.journal.format import (
     Record,
     decode,
     encode,
-    encode_seq,
+    encode_seqs,
     header,
     put,
     put_all,
@@ -41,7 +41,7 @@ from accounting.journal.reading import Story, read_story
 from accounting.journal.recovery import Recovery
 from accounting.journal.segment import Disk
 from accounting.journal.session import Session
-from accounting.journal.writer import KEPT_S, FileJournal, Sizes
+from accounting.journal.writer import KEPT_S, TOLD_MAX, FileJournal, Sizes
 from accounting.ledger import Ledger
 from accounting.settlement import Settlement, Spent
 from accounting.settling import Settler
@@ -89,7 +89,7 @@ RECORDS = [
     Record(PROGRESS, progress(1, 0)),
     Record(ADMITTED, orjson.dumps(note(2))),
     Record(SETTLED, settlement(1).dump()),
-    Record(ACKNOWLEDGED, encode_seq(1)),
+    Record(ACKNOWLEDGED, encode_seqs([1])),
     Record(PROGRESS, progress(2, 200)),
 ]
 FILE = header(SID) + b"".join(encode(*record) for record in RECORDS)
@@ -348,8 +348,26 @@ def test_what_is_written_is_in_the_file_before_the_call_returns(opened):
     assert told(journal) == Story(settled={1: settlement(1).dump()})
     assert journal.pending == 1
     journal.acknowledged(1)
-    assert told(journal) == Story()
     assert journal.pending == 0
+    journal.close()
+    assert told(journal) == Story()
+
+
+def test_what_the_store_has_is_written_down_some_at_a_time_and_before_the_end(opened):
+    journal = opened()
+    for seq in range(1, TOLD_MAX + 1):
+        journal.settled(settlement(seq).dump())
+    for seq in range(1, TOLD_MAX):
+        journal.acknowledged(seq)
+    assert list(told(journal).settled) == list(range(1, TOLD_MAX + 1))
+    journal.acknowledged(TOLD_MAX)
+    assert told(journal) == Story()
+
+
+def test_an_acknowledgement_of_one_is_still_read():
+    story = Story()
+    story.tell([Record(SETTLED, settlement(7).dump()), Record(ACKNOWLEDGED, (7).to_bytes(8, "big"))])
+    assert story == Story()
 
 
 def test_progress_of_a_call_that_is_settled_is_not_written(opened):
@@ -413,6 +431,7 @@ def test_a_file_that_waits_for_the_store_keeps_all_after_it(opened):
     journal.admitted(note(100))
     journal.flush()
     assert logs(journal)[0] == "00000001.log"
+    journal.close()
     assert list(told(journal).settled) == [1]
 
 

@@ -7,7 +7,16 @@ import pytest
 
 import accounting.journal.recovery
 from accounting.journal.aftermath import crashed
-from accounting.journal.format import ACKNOWLEDGED, ADMITTED, Decoder, Progress, Record, decode, encode, header, seq_of
+from accounting.journal.format import (
+    ACKNOWLEDGED,
+    Decoder,
+    Progress,
+    Record,
+    admitted_seq,
+    decode,
+    encode,
+    header,
+)
 from accounting.journal.recovery import Recovery
 from accounting.journal.writer import FileJournal
 from accounting.ledger import Ledger
@@ -131,8 +140,8 @@ async def test_a_crashed_call_that_the_store_rejects_keeps_its_journal(tmp_path,
 @pytest.mark.parametrize("seq", [True, "1", 1.5, None, [1]])
 def test_a_number_that_is_none_is_nobodys(seq):
     with pytest.raises(TypeError):
-        seq_of(Record(ADMITTED, orjson.dumps({"seq": seq})))
-    assert seq_of(Record(ADMITTED, b'{"seq":7}')) == 7
+        admitted_seq(orjson.dumps({"seq": seq}))
+    assert admitted_seq(b'{"seq":7}') == 7
 
 
 async def test_a_dead_journal_that_is_deleted_is_forgotten(tmp_path, store):

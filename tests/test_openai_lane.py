@@ -162,6 +162,27 @@ def test_fields_that_a_server_refuses_are_dropped_and_told_or_renamed():
     assert exchange.dropped == ("user",)
 
 
+TURN = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "type": "function"}]}
+
+
+@pytest.mark.parametrize(
+    ("quirks", "body"),
+    [
+        ({"rename": {"seed": "random_seed"}}, {"seed": 7}),
+        ({"limit_field": "max_tokens"}, {"max_completion_tokens": 7}),
+        ({"drop": ["user"]}, {"user": "u"}),
+        ({"developer_role": False}, {"messages": [{"role": "developer", "content": "x"}]}),
+        ({"tool_id": "nine"}, {"messages": [TURN]}),
+        ({"reasoning_echo": True}, {"messages": [TURN]}),
+    ],
+    ids=lambda value: next(iter(value)),
+)
+def test_each_quirk_counts_without_the_others(quirks, body):
+    told = call(body)
+    assert sent(adapter(), told) == told.body
+    assert sent(adapter(quirks=quirks), told) != told.body
+
+
 AZURE = [
     (
         "2024-10-21",

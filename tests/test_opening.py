@@ -1,10 +1,10 @@
 """What an attempt is marked with before its answer has begun, for the proxy and the client library alike: may it be billed, and for what."""
 
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from accounting.meter import Meter
 from adapters.base import Call, Endpoint, UpstreamRequest

@@ -4,7 +4,9 @@ import asyncio
 import json
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
+from proxy.counting import Sums
 from tests.sidecars import KEY, MODEL, config_text, house, total
 
 NAMES = """bursar_requests_total bursar_request_duration_seconds_bucket bursar_time_to_first_token_seconds_bucket
@@ -56,6 +58,17 @@ async def test_after_some_calls_every_metric_of_the_contract_is_there(h):
     assert {dict(labels)["type"] for (name, labels) in found if name == "bursar_tokens_total"} <= {
         "input", "output", "cached", "reasoning",
     }  # fmt: skip
+
+
+def test_a_series_is_told_from_its_first_count_on():
+    registry = CollectorRegistry()
+    sums = Sums(registry, "things", "Things.", ("kind",))
+    sums.of(("never",))
+    sums.of(("twice",)).total += 1
+    sums.of(("twice",)).total += 1
+    told = generate_latest(registry).decode()
+    assert 'things_total{kind="twice"} 2.0' in told
+    assert "never" not in told
 
 
 async def test_callback_metrics_are_there(h):

@@ -117,6 +117,19 @@ async def fetch(transport, url, **timeouts):
 # what is sent --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("method", "body", "lengths"), [("GET", b"", []), ("GET", b"x", [b"1"]), ("POST", b"", [b"0"])]
+)
+async def test_only_a_get_without_a_body_carries_no_length(transport, method, body, lengths):
+    async def script(peer):
+        await peer.answer()
+
+    async with provider(script) as server:
+        await (await transport.send(post(server.url("/"), body, (), method), Timeouts())).read(10)
+        lines = server.requests[0].lower().partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert [line.partition(b": ")[2] for line in lines if line.startswith(b"content-length")] == lengths
+
+
 async def test_a_request_carries_one_length_the_host_of_its_url_and_identity(transport):
     async def script(peer):
         await peer.answer()
@@ -463,6 +476,38 @@ async def test_the_total_limit_holds_against_a_drip(transport):
         with pytest.raises(UpstreamTimeoutError) as caught:
             await fetch(transport, server.url(), total=SHORT)
         assert caught.value.phase == "total"
+
+
+@pytest.mark.usefixtures("by_pieces")
+async def test_silence_counts_from_the_last_piece_also_where_a_taker_took_it(transport):
+    idle_s, came_s = 0.4, []
+
+    async def script(peer):
+        await peer.request()
+        await peer.write(STREAM)
+        for _ in range(6):
+            await asyncio.sleep(idle_s / 4)
+            await peer.write(chunked(b"a"))
+        await peer.gone()
+
+    def taken(piece, now_s):
+        assert piece == b"a"
+        came_s.append(now_s)
+        return True
+
+    async def read():
+        while await response.next_piece():
+            came_s.append(asyncio.get_running_loop().time())
+
+    async with provider(script) as server:
+        response = await transport.send(post(server.url()), Timeouts(idle=idle_s))
+        assert await response.next_piece() == b"hello"
+        response.taker = taken  # aiohttp's client asks none
+        with pytest.raises(UpstreamTimeoutError) as caught:
+            await read()
+        assert caught.value.phase == "idle"
+        assert len(came_s) == 6
+        assert idle_s <= asyncio.get_running_loop().time() - came_s[-1] < idle_s + 2
 
 
 @pytest.mark.usefixtures("by_pieces")

@@ -134,8 +134,8 @@ async def test_a_killed_worker_does_not_stop_service_and_its_counts_stay(parent)
         await _ended(killed)
         assert await parent.call(http) == 200
         await parent.until(http, "bursar_worker_restarts_total", 1)
-        found = await parent.until(http, "bursar_workers_ready", 2)
-        assert total(found, "bursar_requests_total", outcome="ok") == 9
+        await parent.until(http, "bursar_workers_ready", 2)
+        await parent.until(http, "bursar_requests_total", 9, outcome="ok")
         assert len(parent.workers()) == 2
         assert set(parent.workers()) - set(before)
         async with http.get(parent.ops_url + "/readyz") as answer:

@@ -6,7 +6,7 @@ A claim that is not confirmed before its lease ends may be taken over: whoever c
 import os
 
 from accounting.store.anywhere import StoreAnywhere
-from accounting.store.resp import Argument
+from accounting.store.packing import Argument
 from accounting.store.scripts import script
 from accounting.store.store import Store
 

@@ -6,15 +6,19 @@ file is taken before it is needed, and reads as zeros.
 
 File    magic 8 | version u16 | length of sid u16 | sid | crc32 u32 of all before
 Record  length of payload u32 | crc32 u32 of length, type and payload | type u8 | payload      (all big-endian)
+
+An acknowledgement's payload is one seq u64 or several.
 """
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Sequence
 from mmap import mmap
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
 import orjson
+
+from accounting.record import record
 
 MAGIC = b"BURSARJ\n"
 VERSION = 1
@@ -28,7 +32,7 @@ _FILE = struct.Struct(">8sHH")
 _HEAD = struct.Struct(">IIB")
 _LENGTH_AND_KIND = struct.Struct(">IB")
 _CRC = struct.Struct(">I")
-_SEQ = struct.Struct(">Q")
+_SEQ_BYTES = 8
 _PROGRESS = struct.Struct(">QQQQ")
 _U64_MAX = 2**64 - 1
 HEAD_BYTES = _HEAD.size
@@ -44,7 +48,7 @@ class Record(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Progress:
     """What of an open call was relayed, with certainty: the client may have at most one interval more."""
 
@@ -100,24 +104,30 @@ def put_all(into: Buffer, at: int, records: bytes) -> None:
     into[at : at + _CRC.size] = records[: _CRC.size]
 
 
-def encode_seq(seq: int) -> bytes:
+def encode_seqs(seqs: Sequence[int]) -> bytes:
     """Return the payload of an ACKNOWLEDGED record."""
-    return _SEQ.pack(seq)
+    return struct.pack(f">{len(seqs)}Q", *seqs)
 
 
-def seq_of(record: Record) -> int:
-    """Return whose record it is. Raises ValueError, KeyError and TypeError if the payload is not what its kind says."""
-    kind, payload = record
-    if kind == SETTLED:
-        return _int(payload[1 : payload.index(b",")])
-    if kind == ADMITTED:
-        return _int(orjson.loads(payload)["seq"])
-    if kind == PROGRESS:
-        return Progress.load(payload).seq
-    if len(payload) != _SEQ.size:
+def acknowledged_in(payload: bytes) -> tuple[int, ...]:
+    """Return the seqs that an ACKNOWLEDGED record names. Raises ValueError."""
+    if len(payload) % _SEQ_BYTES:
         msg = "not an acknowledgement"
         raise ValueError(msg)
-    seq: int = _SEQ.unpack(payload)[0]
+    return struct.unpack(f">{len(payload) // _SEQ_BYTES}Q", payload)
+
+
+def settled_seq(payload: bytes) -> int:
+    """Return whose settlement it is. Raises ValueError."""
+    return int(payload[1 : payload.index(b",")])
+
+
+def admitted_seq(payload: bytes) -> int:
+    """Return whose admission it is. Raises ValueError, KeyError and TypeError."""
+    seq = orjson.loads(payload)["seq"]
+    if isinstance(seq, bool) or not isinstance(seq, int):
+        msg = "not a sequence number"
+        raise TypeError(msg)
     return seq
 
 
@@ -186,12 +196,3 @@ class Decoder:
 
 def _checksum(kind: int, payload: bytes) -> int:
     return crc32(payload, crc32(_LENGTH_AND_KIND.pack(len(payload), kind)))
-
-
-def _int(value: object) -> int:
-    if isinstance(value, bytes | bytearray):
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        msg = "not a sequence number"
-        raise TypeError(msg)
-    return value

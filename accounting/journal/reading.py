@@ -15,8 +15,10 @@ from accounting.journal.format import (
     Decoder,
     Progress,
     Record,
+    acknowledged_in,
+    admitted_seq,
     header,
-    seq_of,
+    settled_seq,
 )
 from accounting.settlement import Settlement
 
@@ -36,24 +38,28 @@ class Story:
         """Add what comes next. A record whose payload is not what its kind says is passed over."""
         for record in records:
             try:
-                self._one(record, seq_of(record))
+                self._one(*record)
             except (ValueError, KeyError, TypeError):
                 _log.warning("a record of the journal makes no sense and is passed over")
 
-    def _one(self, record: Record, seq: int) -> None:
-        if record.kind == ADMITTED:
+    def _one(self, kind: int, payload: bytes) -> None:
+        if kind == ADMITTED:
+            seq = admitted_seq(payload)
             _, progress = self.open.get(seq, (b"", None))  # a hold that has grown is noted again
-            self.open[seq] = (record.payload, progress)
-        elif record.kind == PROGRESS:
-            if seq in self.open:
-                self.open[seq] = (self.open[seq][0], Progress.load(record.payload))
-        elif record.kind == SETTLED:
+            self.open[seq] = (payload, progress)
+        elif kind == PROGRESS:
+            progress = Progress.load(payload)
+            if progress.seq in self.open:
+                self.open[progress.seq] = (self.open[progress.seq][0], progress)
+        elif kind == SETTLED:
+            seq = settled_seq(payload)
             self.open.pop(seq, None)
-            self.settled[seq] = record.payload
+            self.settled[seq] = payload
         else:
-            assert record.kind == ACKNOWLEDGED
-            self.open.pop(seq, None)
-            self.settled.pop(seq, None)
+            assert kind == ACKNOWLEDGED
+            for seq in acknowledged_in(payload):
+                self.open.pop(seq, None)
+                self.settled.pop(seq, None)
 
 
 def read_story(paths: Iterable[Path], sid: str) -> Story:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from accounting.journal.aftermath import crashed
-from accounting.journal.format import ACKNOWLEDGED, SETTLED, Record, encode, encode_seq, header, seq_of
+from accounting.journal.format import ACKNOWLEDGED, SETTLED, encode, encode_seqs, header, settled_seq
 from accounting.journal.reading import load_note, load_settlement, read_story, settled_in
 from accounting.journal.segment import Disk, Segment
 from accounting.journal.session import Session
-from accounting.journal.writer import KEPT_S, FileJournal
+from accounting.journal.writer import KEPT_S, TOLD_MAX, FileJournal
 from accounting.settlement import Settlement
 from accounting.settling import Settler
 from accounting.store.errors import StoreError, StoreReplyError
@@ -126,7 +126,7 @@ class Recovery:
         by_seq: dict[int, bytes] = {}
         for payload in payloads:
             try:
-                by_seq[seq_of(Record(SETTLED, payload))] = payload
+                by_seq[settled_seq(payload)] = payload
             except ValueError:
                 _log.error("a settlement in the journal cannot be read")
         unknown = await self._settler.unknown(list(by_seq), sid) if by_seq else set()
@@ -156,7 +156,8 @@ def _write_down(session: Session, items: list[Settlement], seqs: list[int]) -> N
     if not seqs:
         return
     settled = [encode(SETTLED, item.dump()) for item in items]
-    records = b"".join(settled + [encode(ACKNOWLEDGED, encode_seq(seq)) for seq in seqs])
+    told = [encode(ACKNOWLEDGED, encode_seqs(seqs[at : at + TOLD_MAX])) for at in range(0, len(seqs), TOLD_MAX)]
+    records = b"".join(settled + told)
     number, size_bytes = int(session.files()[-1].stem) + 1, len(header(session.sid)) + len(records)
     try:
         segment = Segment(session.making(number), session.sid, Disk(), most_bytes=size_bytes)

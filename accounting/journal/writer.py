@@ -1,8 +1,9 @@
 """The journal of a living session. Everything is in the page cache at once, so a kill -9 loses nothing; a thread makes it durable.
 
 An admission is written before its call is sent, progress before more than one interval is relayed beyond it, a settlement
-before the answer's last byte. Files are deleted oldest first, when the store has all of their settlements and has had them for
-ten minutes: until then it may lose them again. Calls that are open when a new file begins are carried over into it.
+before the answer's last byte; which of them the store has, some at a time. Files are deleted oldest first, when the store has all
+of their settlements and has had them for ten minutes: until then it may lose them again. Calls that are open when a new file
+begins are carried over into it.
 
 A disk that is full or broken stops admissions, not settlements: for those, some of the disk is set aside from the start.
 """
@@ -28,11 +29,10 @@ from accounting.journal.format import (
     PROGRESS,
     RECORD_BYTES_MAX,
     SETTLED,
-    Record,
     encode,
-    encode_seq,
+    encode_seqs,
     header,
-    seq_of,
+    settled_seq,
 )
 from accounting.journal.reading import settled_in
 from accounting.journal.reserve import Reserve
@@ -43,6 +43,7 @@ KEPT_S = 600.0
 SYNC_S = 0.1
 MARK_S = 10.0
 ROOM_S = 1.0
+TOLD_MAX = 64  # acknowledgements that are written as one: after a crash the store is told again as many that it has
 SCRAP_BYTES = 64 * 1024  # with less left of the disk than that it is full
 _DISK_FULL = "the disk of the journal is full"
 _log = logging.getLogger("bursar")
@@ -84,6 +85,7 @@ class FileJournal:
         self._older_bytes = 0  # what was written to all segments but the last
         self._open: dict[int, tuple[bytes, bytes]] = {}  # seq -> its admission and its last progress
         self._settled: dict[int, Segment] = {}
+        self._told: list[int] = []  # acknowledged, and not yet written down
         self._mark_at_s = 0.0
         self._marks: deque[tuple[float, Path, int]] = deque()  # when which place was written
         self._to_close: deque[Segment] = deque()  # the thread closes and deletes, so that we never wait for it
@@ -149,15 +151,19 @@ class FileJournal:
         """Note how far an open call has come; without a working disk, do nothing."""
         if (known := self._open.get(seq)) is None:
             return
-        with contextlib.suppress(JournalError):
+        try:
             self._append(PROGRESS, payload)
-            self._open[seq] = (known[0], payload)
+        except JournalError:
+            return
+        self._open[seq] = (known[0], payload)
 
     def settled(self, data: bytes) -> None:
         """Note a settlement. Never raises: without a working disk the store alone will know of it, if it is there."""
-        seq = seq_of(Record(SETTLED, data))
+        seq = settled_seq(data)
         try:
             self._append(SETTLED, data)
+            if (now_s := self._clock()) >= self._mark_at_s:
+                self._mark(now_s, HEAD_BYTES + len(data))
         except JournalError as error:
             _log.error("the settlement of seq %d is not in the journal: %s", seq, error)
         self._open.pop(seq, None)
@@ -167,15 +173,14 @@ class FileJournal:
             self.flush()
 
     def acknowledged(self, seq: int) -> None:
-        """Note that the store has a settlement."""
+        """Note that the store has a settlement: in the file later, together with others."""
         segment = self._settled.pop(seq, None)
         if segment is None:
             return  # of a call that was never admitted
         segment.waiting -= 1
-        try:
-            self._append(ACKNOWLEDGED, encode_seq(seq))
-        except JournalError as error:
-            _log.debug("the acknowledgement of seq %d is not in the journal: %s", seq, error)
+        self._told.append(seq)
+        if len(self._told) >= TOLD_MAX:
+            self._write_told()
         if not segment.waiting:
             self._sweep()
 
@@ -202,6 +207,8 @@ class FileJournal:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
+        if self._segments and self._told:
+            self._write_told()
         self.flush()
         for segment in self._segments:
             segment.close()
@@ -231,11 +238,17 @@ class FileJournal:
         if size_bytes > segment.left_bytes or size_bytes > RECORD_BYTES_MAX:
             segment = self._room_for(size_bytes)
         segment.append(kind, payload)
-        if (now_s := self._clock()) >= self._mark_at_s:
-            self._mark(now_s, segment, size_bytes)
 
-    def _mark(self, now_s: float, segment: Segment, size_bytes: int) -> None:
-        """Note when the record was written that takes so many bytes at the end."""
+    def _write_told(self) -> None:
+        try:
+            self._append(ACKNOWLEDGED, encode_seqs(self._told))
+        except JournalError as error:
+            _log.debug("%d acknowledgements are not in the journal: %s", len(self._told), error)
+        self._told.clear()
+
+    def _mark(self, now_s: float, size_bytes: int) -> None:
+        """Note when the settlement was written that takes so many bytes at the end."""
+        segment = self._segments[-1]
         self._mark_at_s = now_s + MARK_S
         self._marks.append((now_s, segment.path, segment.size_bytes - size_bytes))
         while self._marks[0][0] < now_s - KEPT_S - 2 * MARK_S:

@@ -12,6 +12,7 @@ class Breaker:
         self._failures: list[float] = []
         self._probe_at_s = 0.0
         self.open = False
+        self.calm = True  # nothing speaks against the store
 
     def allows(self, now_s: float) -> bool:
         """Tell whether to try; when open, True once per PROBE_S."""
@@ -22,20 +23,16 @@ class Breaker:
         self._probe_at_s = now_s + PROBE_S
         return True
 
-    @property
-    def calm(self) -> bool:
-        """Whether nothing speaks against the store."""
-        return not self._failures and not self.open
-
     def success(self) -> None:
         """The store answered."""
         self._failures.clear()
-        self.open = False
+        self.open, self.calm = False, True
 
     def failure(self, now_s: float) -> None:
         """The store did not answer."""
         self._failures = [t for t in self._failures if t > now_s - FAILURES_S]
         self._failures.append(now_s)
+        self.calm = False
         if len(self._failures) >= FAILURES_MAX and not self.open:
             self.open = True
             self._probe_at_s = now_s + PROBE_S

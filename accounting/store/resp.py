@@ -15,9 +15,10 @@ from typing import Any, TypeAlias
 
 import hiredis
 
+from accounting.clock import loop_clock
 from accounting.store.errors import StoreReplyError, StoreUnavailableError
+from accounting.store.packing import Argument, pack
 
-Argument: TypeAlias = str | bytes | int
 Told: TypeAlias = Callable[[Any], None]  # gets a reply, or the StoreError in its place
 
 REPLY_BYTES_MAX = 64 * 1024 * 1024
@@ -68,7 +69,7 @@ class Connection(asyncio.Protocol):
     """Made by `connect`. Once `closed`, it stays so."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._now_s = asyncio.get_running_loop(), loop_clock()
         self._reader = hiredis.Reader(notEnoughData=_MORE)
         self._waiting: deque[tuple[asyncio.Future[Any] | Posted, float]] = deque()  # and each one's deadline
         self._watch: asyncio.TimerHandle | None = None  # one for all: it goes off at the earliest deadline
@@ -87,7 +88,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._heard_s = self._loop.time()
+        self._heard_s = self._now_s()
         self._reply_bytes += len(data)
         try:
             self._reader.feed(data)
@@ -107,36 +108,39 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose("the connection to the store was lost")
 
-    def send(self, command: tuple[Argument, ...], until_s: float = _NEVER_S) -> asyncio.Future[Any]:
-        """Queue a command; commands of one turn of the loop leave in one write. Raises StoreUnavailableError.
+    def send(self, packed: bytes, until_s: float = _NEVER_S) -> asyncio.Future[Any]:
+        """Queue a command, spelled; commands of one turn of the loop leave in one write. Raises StoreUnavailableError.
 
         The future fails with it too, when the loop's clock comes to `until_s`. An error reply is its result.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue(command, until_s, future)
+        self._queue(packed, until_s, future)
         return future
 
-    def post(self, command: tuple[Argument, ...], until_s: float, told: Told) -> None:
-        """Queue a command that nobody waits for. Raises StoreUnavailableError; then `told` is not called."""
-        self._queue(command, until_s, Posted(told))
+    def post(self, packed: bytes, until_s: float, told: Told) -> None:
+        """Queue a command, spelled, that nobody waits for. Raises StoreUnavailableError; then `told` is not called."""
+        self._queue(packed, until_s, Posted(told))
 
     async def call(self, *command: Argument, deadline_s: float) -> Any:
         """Send and return the reply. Raises StoreUnavailableError at the deadline, StoreReplyError for an error reply."""
-        reply = await self.send(command, self._loop.time() + deadline_s)
+        return await self.reply(pack(command), self._now_s() + deadline_s)
+
+    async def reply(self, packed: bytes, until_s: float) -> Any:
+        """As `call`, for a command that is spelled."""
+        reply = await self.send(packed, until_s)
         if isinstance(reply, hiredis.ReplyError):
             raise StoreReplyError(str(reply))
         return reply
 
-    def _queue(self, command: tuple[Argument, ...], until_s: float, future: asyncio.Future[Any] | Posted) -> None:
+    def _queue(self, packed: bytes, until_s: float, future: asyncio.Future[Any] | Posted) -> None:
         waiting = self._waiting
         if self.closed or len(waiting) >= PENDING_MAX:
             msg = "not connected to the store" if self.closed else "too many commands wait for the store"
             raise StoreUnavailableError(msg)
-        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows only one-element tuples
-        if not waiting:
-            self._heard_s = self._loop.time()
         if not self._out:
-            self._out_s = self._loop.time()
+            self._out_s = self._now_s()
+            if not waiting:
+                self._heard_s = self._out_s
             self._loop.call_soon(self._flush)
         self._out.append(packed)
         waiting.append((future, until_s))
@@ -145,7 +149,7 @@ class Connection(asyncio.Protocol):
 
     def silent_s(self) -> float:
         """For how long the server has owed us an answer and not said a word."""
-        return self._loop.time() - self._heard_s if self._waiting else 0.0
+        return self._now_s() - self._heard_s if self._waiting else 0.0
 
     def close(self) -> None:
         """Cut the connection; whoever waits is told."""
@@ -165,7 +169,7 @@ class Connection(asyncio.Protocol):
 
     def _excuse(self, due_s: float) -> float:
         """Return the time; the server is not blamed for what we ourselves did later than was due."""
-        now_s = self._loop.time()
+        now_s = self._now_s()
         if now_s - due_s > _LAG_S:
             self._excused_until_s = now_s + _EXCUSE_S
         return now_s

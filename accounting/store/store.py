@@ -23,7 +23,8 @@ from accounting.store.errors import (
     StoreReplyError,
     StoreUnavailableError,
 )
-from accounting.store.resp import Address, Argument, Connection, Told, connect
+from accounting.store.packing import Argument, Packed, arguments_of, pack
+from accounting.store.resp import Address, Connection, Told, connect
 from accounting.store.scripts import Script
 from accounting.store.server import ServerInfo, check_info, read_info
 from accounting.store.url import StoreUrl
@@ -99,11 +100,17 @@ class Store:
 
         With `only_run_id` it is sent to that server process or to none: StoreChangedError tells that there is another now.
         """
-        began_s, head, broken = self.now_s(), (len(keys), *keys, *args), False
+        return await self.run_packed(script, arguments_of(keys, args), deadline_s=deadline_s, only_run_id=only_run_id)
+
+    async def run_packed(
+        self, script: Script, arguments: Packed, *, deadline_s: float | None = None, only_run_id: str | None = None
+    ) -> Any:
+        """As `run`, for arguments that are spelled."""
+        began_s, broken = self.now_s(), False
         until_s = began_s + (deadline_s or self.deadline_s)
         if (connection := self._ready(only_run_id)) is not None:  # nearly always: the rest is for bad days
             try:
-                reply = await connection.send(("EVALSHA", script.sha, *head), until_s)
+                reply = await connection.send(arguments.after(script.named), until_s)
             except StoreUnavailableError:
                 if not connection.closed or self.now_s() >= until_s:
                     self._failed(self.now_s())
@@ -119,19 +126,18 @@ class Store:
                 msg = "the store is another process than before"
                 raise StoreChangedError(msg)
             try:
-                return await _ask(connection, before, "EVALSHA", script.sha, *head, until_s=until_s)
+                return await _ask(connection, before, arguments.after(script.named), until_s)
             except StoreReplyError as error:
                 if not str(error).startswith("NOSCRIPT") or self.now_s() >= until_s:
                     raise
-            return await _ask(connection, before, "EVAL", script.text, *head, until_s=until_s)
+            return await _ask(connection, before, arguments.after(script.whole), until_s)
 
         return await self._guarded(evaluate, began_s, until_s, broken=broken)
 
     def post(
         self,
         script: Script,
-        keys: Sequence[str],
-        args: Sequence[Argument],
+        arguments: Packed,
         told: Told,
         *,
         deadline_s: float,
@@ -152,7 +158,7 @@ class Store:
             told(reply)
 
         try:
-            connection.post(("EVALSHA", script.sha, len(keys), *keys, *args), began_s + deadline_s, heard)
+            connection.post(arguments.after(script.named), began_s + deadline_s, heard)
         except StoreUnavailableError:
             return False
         return True
@@ -161,7 +167,7 @@ class Store:
         """Run a plain command that may safely be repeated (reads, and writes that set rather than add)."""
 
         async def plain(connection: Connection, until_s: float, before: Sequence[str]) -> Any:
-            return await _ask(connection, before, *command, until_s=until_s)
+            return await _ask(connection, before, pack(command), until_s)
 
         began_s = asyncio.get_running_loop().time()
         return await self._guarded(plain, began_s, began_s + (deadline_s or self.deadline_s))
@@ -294,11 +300,10 @@ class Store:
         return addresses
 
 
-async def _ask(connection: Connection, before: Sequence[str], *command: Argument, until_s: float) -> Any:
+async def _ask(connection: Connection, before: Sequence[str], packed: bytes, until_s: float) -> Any:
     for word in before:
-        connection.send((word,))
-    left_s = until_s - asyncio.get_running_loop().time()
-    return await connection.call(*command, deadline_s=max(0.001, left_s))
+        connection.send(pack((word,)))
+    return await connection.reply(packed, max(until_s, loop_time_s() + 0.001))
 
 
 async def _aside(address: Address, act: _Act, until_s: float) -> Any:

@@ -48,10 +48,9 @@ class OutputCount:
         choices = chunk.get("choices")
         only = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
         delta = only.get("delta") if isinstance(only, dict) and "text" not in only else None
-        if only and isinstance(delta, dict) and delta.keys() <= _PLAIN and isinstance(delta.get("content"), str):
-            self._add(
-                (_index(only, 0), "content", 0), delta["content"]
-            )  # as nearly all are; what follows says the same
+        if only and isinstance(delta, dict) and delta.keys() <= _PLAIN and not isinstance(delta.get("content"), list):
+            if isinstance(delta.get("content"), str):  # as nearly all are; `_pieces` would say the same
+                self._add((_index(only, 0), "content", 0), delta["content"])
         else:
             for place, text in _pieces(chunk):
                 self._add(place, text)
@@ -70,7 +69,8 @@ class OutputCount:
     @property
     def upper_bound(self) -> int:
         """No more tokens than this were given so far: one per byte. Costs nothing, loads nothing."""
-        return self._fixed() + self.bytes
+        marks = self._marks
+        return (self._fixed() if marks is None else marks) + self.bytes
 
     def _add(self, place: Place, text: str) -> None:
         choice, kind, _ = place

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 
 from accounting.meter import Meter
@@ -264,7 +265,9 @@ class LLMClient(BaseLLMClient):
 
         fetcher = MediaFetcher()
         try:
-            return replace(call, media={url: await fetcher.fetch(url, 20 * 1024 * 1024, 20.0) for url in wanted})
+            return msgspec.structs.replace(
+                call, media={url: await fetcher.fetch(url, 20 * 1024 * 1024, 20.0) for url in wanted}
+            )
         finally:
             await fetcher.close()
 

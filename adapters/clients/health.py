@@ -1,6 +1,5 @@
 """Whether a client's provider can be reached and takes its credentials. Costs nothing: no model is asked."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from adapters.base import JSON, UpstreamRequest
@@ -20,7 +19,7 @@ async def client_health(access: Access, credentials: Credentials) -> JSON:
         base = access.endpoint.base_url.rstrip("/")
         url = f"{base}/models" if access.endpoint.kind in _LISTS_MODELS else f"{base}/"
         request = UpstreamRequest(method="GET", url=url, headers=(("accept-encoding", "identity"),))
-        response = await access.transport.send(await credentials.apply(replace(request)), _TIMES)
+        response = await access.transport.send(await credentials.apply(request), _TIMES)
         response.close()
         if response.status in _REFUSED and access.endpoint.kind in _LISTS_MODELS:
             error = "the provider refuses the credentials"

@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import TypeAlias
 
+import msgspec
+
 from adapters.base import UpstreamRequest
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
@@ -68,10 +70,11 @@ class NoCredentials(Credentials):
 async def signed(request: UpstreamRequest, credentials: Credentials, more: Headers) -> UpstreamRequest:
     """Return the request with `more` headers, and its credentials put on as `Credentials.apply` does. Raises as that."""
     fixed = credentials.fixed
-    if fixed is not None:
-        return _with(request, (*more, *fixed))
-    return await credentials.apply(_with(request, more))
+    if fixed is None:
+        return await credentials.apply(_with(request, more))
+    headers = (*request.headers, *more, *fixed)
+    return UpstreamRequest(method=request.method, url=request.url, headers=headers, body=request.body)
 
 
 def _with(request: UpstreamRequest, more: Headers) -> UpstreamRequest:
-    return UpstreamRequest(method=request.method, url=request.url, headers=(*request.headers, *more), body=request.body)
+    return msgspec.structs.replace(request, headers=(*request.headers, *more))

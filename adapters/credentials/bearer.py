@@ -1,7 +1,8 @@
 """A bearer token that is fetched and renewed, put on a request."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from adapters.base import UpstreamRequest
 from adapters.credentials.base import Credentials, Secret

@@ -8,9 +8,11 @@ Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-s
 
 import hashlib
 import hmac
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote, urlsplit
+
+from msgspec.structs import replace
 
 from adapters.base import UpstreamRequest
 from adapters.credentials.base import Secret

@@ -18,41 +18,36 @@ class Frames:
     """Holds back the event that is not whole yet, at most EVENT_BYTES_MAX of it."""
 
     def __init__(self) -> None:
-        self._rest = bytearray()
+        self.rest = bytearray()  # what is held back
 
     def feed(self, piece: bytes) -> bytes:
         """Return the bytes of all events that are whole now, perhaps none. Raises EventTooLargeError."""
-        if not self._rest and piece.endswith(b"\n\n"):
+        if not self.rest and piece.endswith(b"\n\n"):
             return piece
-        start = max(0, len(self._rest) - 3)  # an end is at most four bytes, and this piece holds the last of them
-        self._rest += piece
+        start = max(0, len(self.rest) - 3)  # an end is at most four bytes, and this piece holds the last of them
+        self.rest += piece
         end = self._last_end(start)
         if end:
-            whole = bytes(self._rest[:end])
-            del self._rest[:end]
+            whole = bytes(self.rest[:end])
+            del self.rest[:end]
         else:
             whole = b""
-        if len(self._rest) > EVENT_BYTES_MAX:
+        if len(self.rest) > EVENT_BYTES_MAX:
             raise EventTooLargeError
         return whole
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is held back."""
-        return not self._rest
-
     def flush(self) -> bytes:
         """Return, once, what was never made whole."""
-        rest = bytes(self._rest)
-        self._rest.clear()
+        rest = bytes(self.rest)
+        self.rest.clear()
         return rest
 
     def _last_end(self, start: int) -> int:
-        if self._rest.find(b"\r", start) < 0:
-            return self._rest.rfind(b"\n\n", start) + 2 if self._rest.find(b"\n\n", start) >= 0 else 0
-        last, size = 0, len(self._rest)
-        for match in _END.finditer(self._rest, start):
-            if match.end() < size or self._rest.endswith(b"\n"):
+        if self.rest.find(b"\r", start) < 0:
+            return self.rest.rfind(b"\n\n", start) + 2 if self.rest.find(b"\n\n", start) >= 0 else 0
+        last, size = 0, len(self.rest)
+        for match in _END.finditer(self.rest, start):
+            if match.end() < size or self.rest.endswith(b"\n"):
                 last = match.end()
         return last
 

@@ -64,12 +64,13 @@ class MendedStream(ShapedStream):
         problem = problem_in_success(chunk) or _broken_off(chunk)
         if problem is not None:
             return self._fail(problem)
-        if not any(key in chunk for key in _OF_A_CHUNK):
+        if chunk.keys().isdisjoint(_OF_A_CHUNK):
             return b""  # a ping, or something else that is no chunk
         if not self.started and not chunk.get("choices") and not chunk.get("usage") and len(self._early) < _EARLY_MAX:
             self._early.append((chunk, event))  # mended when the stream's id and model are known
             return b""
-        return self._early_ones(chunk) + self._chunk(chunk, event if sound else b"")  # else it is written anew
+        early = self._early_ones(chunk) if self._early else b""
+        return early + self._chunk(chunk, event if sound else b"")  # what is not sound is written anew
 
     def _chunk(self, chunk: JSON, event: bytes) -> bytes:
         is_usage = chunk.get("choices") == [] and isinstance(chunk.get("usage"), dict)

@@ -8,7 +8,10 @@ import orjson
 
 def parse(data: bytes) -> Any:
     """Return the value, None for what no JSON reader would take."""
-    return parse_soundly(data)[0]
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return parse_soundly(data)[0]
 
 
 def parse_soundly(data: bytes) -> tuple[Any, bool]:

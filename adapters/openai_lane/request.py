@@ -26,34 +26,33 @@ def build_body(
     `recalled` is the reasoning that is remembered for messages of the history, by position.
     """
     changes: dict[str, bytes | None] = {}
+    operation = call.operation
     if call.body.get("model") != model:
         changes["model"] = orjson.dumps(model)
-    _limit(call, model, quirks, changes)
-    dropped = _unknown_fields(call.body, quirks, changes)
-    if call.stream and call.operation in ("chat", "completions"):
+    if call.output_limit is not None and operation != "embeddings":
+        _limit(call, model, call.output_limit, quirks, changes)
+    dropped = _unknown_fields(call.body, quirks, changes) if quirks.drop else []
+    if call.stream and operation in ("chat", "completions"):
         _ask_for_usage(call, quirks, changes, dropped)
-    if call.operation == "chat" and not _takes_any_history(quirks):
+    if operation == "chat" and not quirks.any_history:
         _history(call, quirks, changes, recalled or {})
     raw = splice(call.raw, changes)
-    renames = _renames(call, quirks)
-    return (_renamed(raw, renames) if renames else raw), tuple(dropped)
+    if quirks.renames and (renames := _renames(call, quirks)):
+        raw = _renamed(raw, renames)
+    return raw, tuple(dropped)
 
 
-def _limit(call: Call, model: str, quirks: Quirks, changes: dict[str, bytes | None]) -> None:
-    if call.output_limit is None or call.operation == "embeddings":
-        return
+def _limit(call: Call, model: str, limit: int, quirks: Quirks, changes: dict[str, bytes | None]) -> None:
     if call.operation == "chat":
         wanted = quirks.limit_field_for(model)
     else:
         wanted = "max_tokens" if call.operation == "completions" else "max_output_tokens"
-    changes[wanted] = b"%d" % call.output_limit
+    changes[wanted] = b"%d" % limit
     if wanted in _CHAT_LIMITS:
         changes.update({other: None for other in _CHAT_LIMITS if other != wanted and other in call.body})
 
 
 def _unknown_fields(body: JSON, quirks: Quirks, changes: dict[str, bytes | None]) -> list[str]:
-    if not quirks.drop:
-        return []
     gone = [name for name in quirks.drop if name in body and name not in changes]
     changes.update(dict.fromkeys(gone))
     return [name for name in gone if body[name] is not None]
@@ -72,10 +71,6 @@ def _ask_for_usage(call: Call, quirks: Quirks, changes: dict[str, bytes | None],
             changes["stream_options"] = splice(
                 _raw_member(call.raw, "stream_options"), {"include_usage": b"true"}, read=frozenset()
             )
-
-
-def _takes_any_history(quirks: Quirks) -> bool:
-    return quirks.developer_role and quirks.tool_id == "any" and not quirks.reasoning_echo
 
 
 def _history(call: Call, quirks: Quirks, changes: dict[str, bytes | None], recalled: Mapping[int, str]) -> None:
@@ -101,9 +96,7 @@ def _edited(raw: bytes, edits: Mapping[int, Mapping[str, Any]]) -> bytes:
 
 def _renames(call: Call, quirks: Quirks) -> dict[str, str]:
     """Return what must be sent under another name, the client's own limit included when none was granted."""
-    renames = {}
-    if quirks.rename:
-        renames = {old: new for old, new in quirks.rename.items() if old in call.body and new not in call.body}
+    renames = {old: new for old, new in quirks.rename.items() if old in call.body and new not in call.body}
     if call.operation == "chat" and call.output_limit is None and quirks.limit_field == "max_tokens":
         old, new = "max_completion_tokens", "max_tokens"
         if call.body.get(old) is not None and call.body.get(new) is None:

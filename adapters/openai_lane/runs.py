@@ -27,24 +27,6 @@ class Shape:
     def __init__(self, before: bytes, after: bytes, behind: bytes = b"") -> None:
         self.before, self.after, self.behind = before, after, behind
 
-    def end_of_text(self, block: bytes, at: int) -> int:
-        """Return where the text ends of an event of this shape that begins in `block` at `at`; -1 if none does."""
-        if not block.startswith(self.before, at):
-            return -1
-        inner = INNER.match(block, at + len(self.before))
-        assert inner is not None
-        return inner.end() if block.startswith(self.after, inner.end()) else -1
-
-    def end(self, block: bytes, text_end: int) -> int:
-        """Return where the event ends whose text ends there; -1 if it is not of this shape after all."""
-        at = text_end + len(self.after)
-        if not self.behind:
-            return at
-        padding = _PADDING.match(block, at)
-        assert padding is not None
-        at = padding.end()
-        return at + len(self.behind) if block.startswith(self.behind, at) else -1
-
     def read(self, text: bytes) -> Any:
         """Return the chunk of an event of this shape with that text."""
         return parse(b"".join((self.before, text, self.after, self.behind))[6:-2])
@@ -62,15 +44,24 @@ class Run:
 
     def take_in(self, block: bytes, at: int) -> int:
         """Take the events of this shape that begin in `block` at `at`; return where the first other begins."""
-        shape, skip = self.shape, len(self.shape.before)
-        while at < len(block):
-            text_end = shape.end_of_text(block, at)
-            end = shape.end(block, text_end) if text_end >= 0 else -1
-            text = block[at + skip : text_end]
-            if end < 0 or not is_text(text):
+        before, after, behind = self.shape.before, self.shape.after, self.shape.behind
+        while block.startswith(before, at):
+            start = at + len(before)
+            inner = INNER.match(block, start)
+            assert inner is not None
+            text, end = inner[0], inner.end()
+            if not (block.startswith(after, end) and (text.isascii() or is_text(text))):
                 break
+            end += len(after)
+            if behind:
+                padding = _PADDING.match(block, end)
+                assert padding is not None
+                end = padding.end()
+                if not block.startswith(behind, end):
+                    break
+                end += len(behind)
             self.texts.append(text)
-            self.size += max(1, text_end - at - skip)
+            self.size += len(text) or 1
             at = end
         return at
 
@@ -116,11 +107,7 @@ def shape_of(event: bytes, chunk: JSON | None = None) -> Shape | None:
     other = shape.read(
         _PROBE
     )  # the text that was found must be the one that counts: keys may be written in other ways, or twice
-    return (
-        shape
-        if isinstance(other, dict) and _with(chunk, key, "\u2042") == other and shape.end_of_text(event, 0) >= 0
-        else None
-    )
+    return shape if isinstance(other, dict) and _with(chunk, key, "\u2042") == other else None
 
 
 def is_text(text: bytes) -> bool:

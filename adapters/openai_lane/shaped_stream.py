@@ -27,21 +27,19 @@ class ShapedStream(PassStream):
             return 0
         return self._run.size if self._run is not None and len(kept) == 1 and kept[0] is self._run else None
 
-    def passes(self, piece: bytes, untaken_max: int) -> bool:
+    def passes(self, piece: bytes, untaken_max: int) -> int:
         kept, run = self._kept, self._run
-        if run is None or self.finished or not self._frames.is_empty:
-            return False
+        if run is None or self.finished or self._frames.rest:
+            return 0
         if kept:
-            if kept[0] is not run or len(kept) > 1:
-                return False
-        else:
-            run = Run(run.shape)
+            alike = kept[0] is run and len(kept) == 1 and run.take_all(piece, untaken_max)
+            return run.size if alike else 0
+        run = Run(run.shape)
         if not run.take_all(piece, untaken_max):
-            return False
-        if not kept:
-            self._run = run
-            kept.append(run)
-        return True
+            return 0
+        self._run = run
+        kept.append(run)
+        return run.size
 
     def _skim(self, block: bytes) -> int:
         """Take the events at the start that are like one before but for their text; return where the first other begins."""

@@ -6,10 +6,10 @@ Source: https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from urllib.parse import quote
 
 import orjson
+from msgspec.structs import replace
 
 from adapters.base import Adapter, Call, Endpoint, Exchange, Operation
 from adapters.claude.exchange import ClaudeExchange

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from adapters.base import UpstreamRequest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one upstream call, in seconds; `total` counts from `send`."""
 
     connect: float = 3
@@ -23,8 +23,9 @@ class UpstreamResponse(ABC):
 
     status: int
     headers: Mapping[str, str]  # names in lower case; of a repeated header the last
-    # Asked first about a piece that comes while `next_piece` waits, if the transport is able to; what it takes is not returned.
-    taker: Callable[[bytes], bool] | None = None
+    # Asked first about a piece that comes while `next_piece` waits, and told the loop's time, if the transport is able to; what it
+    # takes is not returned. It is not asked about the first piece.
+    taker: Callable[[bytes, float], bool] | None = None
 
     @property
     def ended(self) -> bool:

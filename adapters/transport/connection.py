@@ -46,7 +46,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._poll = select.poll()
         self._waiter: asyncio.Future[None] | None = None
-        self._taker: Callable[[bytes], bool] | None = None
+        self._taker: Callable[[bytes, float], bool] | None = None
+        self._taken_at = 0.0  # the time of the last piece that a taker took
         self._failure: UpstreamError | None = None
         self._busy = self._dead = self._paused = self._writing = self._received = self._lost = self._whole = False
         self._phase = "total"
@@ -107,15 +108,15 @@ class Connection(asyncio.BufferedProtocol):
             await self._wait()
         self._whole = False
 
-    async def piece(self, taker: Callable[[bytes], bool] | None = None) -> bytes:
+    async def piece(self, taker: Callable[[bytes, float], bool] | None = None) -> bytes:
         """Return the next piece of the body that `taker` does not take, b"" at its end."""
         incoming = self.incoming
         if not self._ready():
             if incoming.body_bytes:
                 self._limit("idle", self._loop.time() + self._timeouts.idle)
+                self._taker = taker
             else:
                 self._limit("first_token", self._first_at)
-            self._taker = taker
             while not self._ready():
                 await self._wait()
         if incoming.parts:
@@ -173,6 +174,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._phase != "total" and (self._waiter is None or self._waiter.done()):
             self._limit("total", self._total_at)
             return
+        if self._phase == "idle" and self._taken_at + self._timeouts.idle > self.deadline:
+            self._limit("idle", self._taken_at + self._timeouts.idle)
+            if self.deadline > self._loop.time():
+                return
         limit_s = getattr(self._timeouts, self._phase)
         self.cut(
             UpstreamTimeoutError(
@@ -200,8 +205,11 @@ class Connection(asyncio.BufferedProtocol):
         incoming.feed(self._space[:nbytes])
         if incoming.error is not None:
             self.cut(incoming.error)
+        elif self._taker is not None:
+            if not self._is_taken(self._taker):
+                self._wake()
         elif self._waiter is not None:
-            if not (self._gathers() if self._whole else self._taker is not None and self._is_taken(self._taker)):
+            if not (self._whole and self._gathers()):
                 self._wake()
         elif incoming.waiting_bytes > BUFFER_BYTES and not self._paused and self._transport is not None:
             self._paused = True
@@ -256,15 +264,15 @@ class Connection(asyncio.BufferedProtocol):
             self._limit("idle", self._loop.time() + self._timeouts.idle)
         return True
 
-    def _is_taken(self, taker: Callable[[bytes], bool]) -> bool:
+    def _is_taken(self, taker: Callable[[bytes, float], bool]) -> bool:
         incoming = self.incoming
-        if incoming.complete or not incoming.parts or self._phase == "first_token":
+        if incoming.complete or not incoming.parts:
             return False
-        piece = incoming.take()
-        if not taker(piece):
+        piece, now_s = incoming.take(), self._loop.time()
+        if not taker(piece, now_s):
             incoming.give_back(piece)
             return False
-        self._limit("idle", self._loop.time() + self._timeouts.idle)
+        self._taken_at = now_s  # `expire` moves the limit, if it comes to that
         return True
 
     def _wake(self) -> None:

@@ -24,13 +24,12 @@ class Heads:
     def of(self, request: UpstreamRequest) -> tuple[Origin, bytes]:
         """Return the origin, and request line and headers. Raises InvalidRequestError for what must not be sent."""
         origin, rest = self._targets.get(request.url) or self._target(request.url)
-        method = request.method
+        method, body, lines = request.method, request.body, self._lines
         out = [b"POST" if method == "POST" else checked_method(method), rest]
-        lines = self._lines
-        out += [lines[pair] if pair in lines else self._line(pair) for pair in request.headers]
-        if request.body or method not in _BODILESS:
-            out.append(b"content-length: %d\r\n" % len(request.body))
-        out.append(_LAST)
+        for pair in request.headers:
+            line = lines.get(pair)
+            out.append(self._line(pair) if line is None else line)
+        out.append(b"content-length: %d\r\n%b" % (len(body), _LAST) if body or method not in _BODILESS else _LAST)
         return origin, b"".join(out)
 
     def _target(self, url: str) -> tuple[Origin, bytes]:

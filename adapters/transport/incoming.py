@@ -20,6 +20,7 @@ _FIRST_FINAL, _LAST = 200, 599
 _NONE = Headers(b"")
 _CONTENT_ENCODING, _TRANSFER_ENCODING = b"\r\ncontent-encoding:", b"\r\ntransfer-encoding:"
 _ENCODING = b"-encoding:"  # one search for both
+_CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"  # as nearly all write it
 
 
 class _StopParsingError(Exception):
@@ -134,8 +135,9 @@ class Incoming:
         if self.complete:
             raise _StopParsingError
         self.parts.append(body)
-        self.body_bytes += len(body)
-        self.waiting_bytes += len(body)
+        size = len(body)
+        self.body_bytes += size
+        self.waiting_bytes += size
 
     def on_message_complete(self) -> None:
         if self._interim:
@@ -161,6 +163,8 @@ class Incoming:
         return bytes(all_heads[start:end])
 
     def _check_encodings(self, low: bytes) -> None:
+        if low.count(_ENCODING) == 1 and _CHUNKED in low + b"\r\n":
+            return
         if _TRANSFER_ENCODING in low and Headers(low).all("transfer-encoding") != ["chunked"]:
             self._stop("the provider's response has a transfer-encoding that was not asked for")
         self.encoded = _CONTENT_ENCODING in low

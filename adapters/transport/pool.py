@@ -6,6 +6,7 @@ answer to somebody else's call.
 
 import asyncio
 from collections import deque
+from time import monotonic  # what asyncio's loops tell the time by, without two calls
 
 from adapters.transport.connection import Connection
 from adapters.transport.outgoing import Origin
@@ -28,7 +29,7 @@ class Pool:
         idle = self._idle.get(origin)
         if not idle:
             return None
-        youngest_s = asyncio.get_running_loop().time() - self._idle_s
+        youngest_s = monotonic() - self._idle_s
         while idle:
             connection = idle.pop()
             self._count -= 1
@@ -39,8 +40,7 @@ class Pool:
 
     def put(self, connection: Connection) -> None:
         """Keep a connection whose call has ended cleanly."""
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.idle_since = monotonic()
         idle = self._idle.get(connection.origin)
         if idle is None:
             idle = self._idle[connection.origin] = deque()
@@ -53,7 +53,7 @@ class Pool:
         idle.append(connection)
         self._count += 1
         if self._handle is None:
-            self._handle = loop.call_later(self._idle_s, self._sweep)
+            self._handle = asyncio.get_running_loop().call_later(self._idle_s, self._sweep)
 
     def discard(self, connection: Connection) -> None:
         """Forget a connection that was lost; also one that is not here."""

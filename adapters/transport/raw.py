@@ -4,8 +4,9 @@ A response gives its connection back by itself as soon as the last piece was tak
 its connection until the total limit.
 """
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from time import monotonic  # what asyncio's loops tell the time by, without two calls
+from typing import Any
 
 from adapters.base import UpstreamRequest
 from adapters.errors import UpstreamError, UpstreamProtocolError, UpstreamUnavailableError
@@ -37,12 +38,12 @@ class RawTransport(Transport):
         self._space = memoryview(bytearray(READ_BYTES))  # one read at a time, on one loop
         self._closed = False
 
-    async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
+    def send(self, request: UpstreamRequest, timeouts: Timeouts) -> Coroutine[Any, Any, UpstreamResponse]:
         """Send as Transport.send says. Raises InvalidRequestError too, for a URL or header that must not be sent."""
-        return await self._send(request, timeouts, whole=False)
+        return self._send(request, timeouts, whole=False)
 
-    async def send_whole(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
-        return await self._send(request, timeouts, whole=True)
+    def send_whole(self, request: UpstreamRequest, timeouts: Timeouts) -> Coroutine[Any, Any, UpstreamResponse]:
+        return self._send(request, timeouts, whole=True)
 
     async def close(self) -> None:
         self._closed = True
@@ -70,20 +71,31 @@ class RawTransport(Transport):
 
     async def _send(self, request: UpstreamRequest, timeouts: Timeouts, *, whole: bool) -> UpstreamResponse:
         origin, head = self._heads.of(request)
-        total_at = asyncio.get_running_loop().time() + timeouts.total
+        total_at = monotonic() + timeouts.total
         connection = self._pool.take(origin)
-        tried = connection is not None
-        if connection is not None:
+        bodiless, tried = request.method == "HEAD", False
+        while True:
+            if connection is None:
+                try:
+                    connection = await self._dial(origin, timeouts, total_at)
+                except UpstreamUnavailableError as error:
+                    error.delivered = tried  # the first try did write
+                    raise
+            connection.begin(head, request.body, timeouts=timeouts, total_at=total_at, bodiless=bodiless, whole=whole)
             try:
-                return await self._exchange(connection, head, request, timeouts, total_at, whole)
-            except StaleConnectionError:
-                pass
+                await connection.head()
+                break
+            except StaleConnectionError:  # never of one that was dialled just now
+                connection, tried = None, True
+        if not connection.incoming.encoded:
+            return RawResponse(self, connection, connection.incoming.headers)
+        headers = dict(connection.incoming.headers)
         try:
-            connection = await self._dial(origin, timeouts, total_at)
-        except UpstreamUnavailableError as error:
-            error.delivered = tried  # the first try did write
+            decoder = decoder_for(headers, bodiless=bodiless)
+        except UpstreamProtocolError:
+            connection.cut()
             raise
-        return await self._exchange(connection, head, request, timeouts, total_at, whole)
+        return RawResponse(self, connection, headers, decoder)
 
     async def _dial(self, origin: Origin, timeouts: Timeouts, total_at: float) -> Connection:
         connection = Connection(origin, self._timers, self._lost, self._space)
@@ -99,28 +111,6 @@ class RawTransport(Transport):
         if not ready:
             raise UpstreamUnavailableError("the transport was closed", delivered=False)
         return connection
-
-    async def _exchange(
-        self,
-        connection: Connection,
-        head: bytes,
-        request: UpstreamRequest,
-        timeouts: Timeouts,
-        total_at: float,
-        whole: bool,
-    ) -> UpstreamResponse:
-        bodiless = request.method == "HEAD"
-        connection.begin(head, request.body, timeouts=timeouts, total_at=total_at, bodiless=bodiless, whole=whole)
-        await connection.head()
-        if not connection.incoming.encoded:
-            return RawResponse(self, connection, connection.incoming.headers)
-        headers = dict(connection.incoming.headers)
-        try:
-            decoder = decoder_for(headers, bodiless=bodiless)
-        except UpstreamProtocolError:
-            connection.cut()
-            raise
-        return RawResponse(self, connection, headers, decoder)
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)
@@ -139,13 +129,14 @@ class RawResponse(UpstreamResponse):
         headers: Mapping[str, str],
         decoder: BodyDecoder | None = None,
     ) -> None:
-        self.status = connection.incoming.status
+        incoming = connection.incoming
+        self.status = incoming.status
         self.headers = headers
         self._transport = transport
         self._connection: Connection | None = connection
         self._decoder = decoder
         self._failure: UpstreamError | None = None
-        if connection.drained:  # there is no body
+        if incoming.complete and not incoming.parts:  # there is no body
             self._end()
 
     @property

@@ -51,6 +51,12 @@ def status_line(status: int, version: tuple[int, int]) -> bytes:
     return f"HTTP/{version[0]}.{version[1]} {status} {phrase}\r\n".encode()
 
 
+@lru_cache(maxsize=16)
+def type_line(content_type: str) -> bytes:
+    """Return the line that says what a body is."""
+    return f"Content-Type: {content_type}\r\n".encode()
+
+
 def header_lines(headers: Mapping[str, str]) -> bytes:
     """Return headers as they are sent. Raises ValueError for one that would be more than one line."""
     text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])

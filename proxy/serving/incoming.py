@@ -7,7 +7,8 @@ Source: https://www.rfc-editor.org/rfc/rfc9112
 
 import httptools
 
-from proxy.serving.request import Connection, RawHeaders, Request
+from proxy.serving.headers import Headers
+from proxy.serving.request import Connection, Request
 from proxy.wellformed import HEAD_BYTES_MAX, LINE_BYTES_MAX
 
 QUIET_BYTES_MAX = 64 * 1024  # of a chunked body that hold no byte of it
@@ -22,12 +23,13 @@ class Incoming:
     """`request` is there once its head is, and `behind` set once something came after its body."""
 
     __slots__ = (
+        "_again",
+        "_by_name",
         "_connection",
         "_declining",
         "_grew",
         "_max_body_bytes",
         "_parser",
-        "_raw",
         "_target",
         "behind",
         "fed_bytes",
@@ -44,7 +46,8 @@ class Incoming:
         self.request: Request | None = None
         self.behind = False
         self.fed_bytes = 0  # of a head, or since the last byte of a body
-        self._raw: RawHeaders = []
+        self._by_name: dict[bytes, bytes] = {}
+        self._again: list[tuple[bytes, bytes]] = []
         self._target = b""
         self._grew = False  # the body, since this was looked at
         self._declining = False  # an offer to speak another protocol
@@ -67,7 +70,7 @@ class Incoming:
             return self.fed_bytes <= HEAD_BYTES_MAX + LINE_BYTES_MAX
         if request is None:
             long, self.fed_bytes = self.fed_bytes + count > LINE_BYTES_MAX, 0
-            return not (long and _too_long(self._raw))
+            return not (long and self._too_long())
         if self._grew:
             self._grew, self.fed_bytes = False, 0
         else:
@@ -89,9 +92,14 @@ class Incoming:
         """Read on after a head that offers another protocol. Raises HttpParserError."""
         assert self.request is not None
         self._parser, self.request.complete, self._declining = httptools.HttpRequestParser(self), False, True
-        framing = [h for h in self._raw if h[0].lower() in (b"content-length", b"transfer-encoding")]
+        headers = (*self._by_name.items(), *self._again)
+        framing = [header for header in headers if header[0] in (b"content-length", b"transfer-encoding")]
         head = b"POST / HTTP/1.1\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % header for header in framing])
         self._parser.feed_data(head + rest)
+
+    def _too_long(self) -> bool:
+        headers = (*self._by_name.items(), *self._again)
+        return any(len(name) + len(value) > LINE_BYTES_MAX for name, value in headers)
 
     # what the parser calls --------------------------------------------------------------------------------------------
 
@@ -108,8 +116,13 @@ class Incoming:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer, which nobody reads."""
-        if self.request is None:
-            self._raw.append((name, value.rstrip(b" \t")))  # which is no part of it, and left to us
+        if self.request is not None:
+            return
+        name, value = name.lower(), value.rstrip(b" \t")  # which is no part of it, and left to us
+        if name in self._by_name:
+            self._again.append((name, value))
+        else:
+            self._by_name[name] = value
 
     def on_headers_complete(self) -> None:
         """The head is there."""
@@ -119,7 +132,7 @@ class Incoming:
         parser, said = self._parser, self._parser.get_http_version()
         self.request = Request(
             self._connection, parser.get_method().decode("latin-1"), self._target.decode("utf-8", "surrogateescape"),
-            _VERSIONS.get(said) or (int(said[0]), int(said[2:])), self._raw,
+            _VERSIONS.get(said) or (int(said[0]), int(said[2:])), Headers(self._by_name, self._again),
             max_body_bytes=self._max_body_bytes, keep_alive=parser.should_keep_alive(),
         )  # fmt: skip
 
@@ -134,7 +147,3 @@ class Incoming:
         assert self.request is not None
         self.request.complete = True
         self.request.wake()
-
-
-def _too_long(headers: RawHeaders) -> bool:
-    return any(len(name) + len(value) > LINE_BYTES_MAX for name, value in headers)

@@ -13,6 +13,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from proxy.errors import ClientError
+from proxy.serving.headers import Headers
 from proxy.serving.incoming import Incoming
 from proxy.serving.refusing import FULL, INTERNAL, MALFORMED, broken
 from proxy.serving.request import Request
@@ -166,7 +167,7 @@ class Connection(asyncio.Protocol):
         if request is not None and request.unwanted:  # it has its answer
             self._linger()
             return
-        nobody = Request(self, "", "/", (1, 0), [], max_body_bytes=0, keep_alive=False)
+        nobody = Request(self, "", "/", (1, 0), Headers({}), max_body_bytes=0, keep_alive=False)
         self._refuse(nobody, broken(400, MALFORMED))
 
     def pause_body(self) -> None:

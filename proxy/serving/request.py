@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 from proxy.errors import ClientError
 from proxy.serving.headers import Headers
 from proxy.serving.heads import Dates
-from proxy.serving.target import decoded, fields, split
-from proxy.wellformed import folded
+from proxy.serving.target import fields, parts
 
 if TYPE_CHECKING:
     from proxy.serving.response import StreamedResponse
 
 UNREAD_BYTES_MAX = 64 * 1024  # of a body that nobody has asked for yet
-
-RawHeaders = list[tuple[bytes, bytes]]
 
 
 class BodyTooLargeError(ClientError):
@@ -60,8 +57,8 @@ class Request:
     """`target` is as sent; `keep_alive` whether another request may follow."""
 
     __slots__ = (
-        "_body", "_max_bytes", "_waiter", "broken", "complete", "expects", "folded", "headers", "keep_alive", "method", "path", "protocol",
-        "raw_headers", "raw_path", "raw_query", "target", "too_large", "unwanted", "version",
+        "_body", "_max_bytes", "_waiter", "broken", "complete", "expects", "headers", "keep_alive", "method", "path",
+        "protocol", "raw_path", "raw_query", "target", "too_large", "unwanted", "version",
     )  # fmt: skip
 
     def __init__(
@@ -70,18 +67,15 @@ class Request:
         method: str,
         target: str,
         version: tuple[int, int],
-        raw_headers: RawHeaders,
+        headers: Headers,
         *,
         max_body_bytes: int,
         keep_alive: bool,
     ) -> None:
         self.protocol, self.method, self.target, self.version = protocol, method, target, version
-        self.raw_headers, self.keep_alive = raw_headers, keep_alive
-        self.folded = folded(raw_headers)
-        self.headers = Headers(self.folded)
-        self.raw_path, self.raw_query = split(target)  # as sent, without the question mark
-        self.path = decoded(self.raw_path)
-        self.expects = b"expect" in self.folded  # the client waits to be told that its body is wanted
+        self.headers, self.keep_alive = headers, keep_alive
+        self.raw_path, self.raw_query, self.path = parts(target)  # the first two as sent, without the question mark
+        self.expects = b"expect" in headers.by_name  # the client waits to be told that its body is wanted
         self.complete = False  # the body has come to its end
         self.broken = False  # it never will
         self.too_large = False
@@ -103,7 +97,7 @@ class Request:
     @property
     def content_length(self) -> int | None:
         """What the head says; None for a body in chunks, and for none."""
-        said = self.headers.get("content-length")
+        said = self.headers.by_name.get(b"content-length")
         return None if said is None else int(said)
 
     async def read(self) -> bytes:
@@ -131,19 +125,21 @@ class Request:
 
     def take(self, data: bytes) -> None:
         """Add what came of the body."""
-        body = self._body
         if self.unwanted or self.too_large:
             return
-        if len(body) + len(data) > self._max_bytes:
+        body = self._body
+        size_bytes = len(body) + len(data)
+        if size_bytes > self._max_bytes:
             self.too_large, self._body = True, b""
             self.wake()
-        elif not body:
+            return
+        if not body:
             self._body = data
         else:
             if isinstance(body, bytes):
                 self._body = body = bytearray(body)
             body += data
-        if len(self._body) > UNREAD_BYTES_MAX and self._waiter is None:
+        if size_bytes > UNREAD_BYTES_MAX and self._waiter is None:
             self.protocol.pause_body()
 
     def discard(self) -> None:

@@ -7,7 +7,7 @@ lower case.
 import asyncio
 from collections.abc import Mapping
 
-from proxy.serving.heads import bodiless, connection_line, header_lines, status_line
+from proxy.serving.heads import bodiless, connection_line, header_lines, status_line, type_line
 from proxy.serving.request import Request
 
 _UNTYPED = b"Content-Type: application/octet-stream\r\n"
@@ -43,8 +43,8 @@ class Response:
             status_line(self.status, version),
             header_lines(headers) if headers else b"",
             self.tail,
-            f"Content-Type: {self.content_type}\r\n".encode() if self.content_type else b"",
-            _length_line(request.method, self.status, len(body)),
+            type_line(self.content_type) if self.content_type else b"",
+            _length_of_none(request.method, self.status, len(body)) if empty else b"Content-Length: %d\r\n" % len(body),
             _UNTYPED if not (self.content_type or empty or not body or self.tail or "content-type" in headers) else b"",
             request.protocol.dates.lines(),
             b"" if said is not None else connection_line(version, keep_alive=request.keep_alive),
@@ -59,10 +59,10 @@ class Response:
             transport.write(body)
 
 
-def _length_line(method: str, status: int, count: int) -> bytes:
-    if status in (204, 304) or status < 200 or (method == "HEAD" and not count):  # noqa: PLR2004 - these have none
-        return b""
-    return b"Content-Length: %d\r\n" % count
+def _length_of_none(method: str, status: int, count: int) -> bytes:
+    """What an answer that ends with its head says of the body that it would have."""
+    said = method == "HEAD" and count and not bodiless("", status)
+    return b"Content-Length: %d\r\n" % count if said else b""
 
 
 class StreamedResponse:
@@ -71,19 +71,15 @@ class StreamedResponse:
     The head leaves with the first piece, or by itself where that is not there at once.
     """
 
-    __slots__ = ("_empty", "_head", "_request", "chunked", "ended", "headers", "prepared", "status")
+    __slots__ = ("_empty", "_head", "_request", "chunked", "ended", "head_is_out", "headers", "prepared", "status")
 
     def __init__(self, *, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.status, self.headers = status, {} if headers is None else headers
         self.prepared = self.ended = self.chunked = False
+        self.head_is_out = False  # what is written to the connection now belongs to the body
         self._head = b""
         self._empty = False
         self._request: Request | None = None
-
-    @property
-    def head_is_out(self) -> bool:
-        """Whether what is written to the connection now belongs to the body."""
-        return self.prepared and not self._head and not self.ended
 
     async def prepare(self, request: Request) -> None:
         """Begin. Raises ValueError for a header that is none, and ConnectionResetError."""
@@ -115,27 +111,34 @@ class StreamedResponse:
         if not data or self._empty:
             return
         transport, protocol = _open(self._request), self._request.protocol
-        head, self._head = self._head, b""
-        transport.write(head + (b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data))
+        head, self._head, self.head_is_out = self._head, b"", True
+        transport.write(head + self._framed(data))
         if protocol.writing_paused:
             await protocol.drain()
 
-    async def write_eof(self) -> None:
-        """Say that this was all. Raises ConnectionResetError."""
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send a last piece, if there is one, and say that this was all. Raises ConnectionResetError."""
         if self.ended:
             return
         assert self._request is not None
         transport, protocol = _open(self._request), self._request.protocol
-        last = self._head + (b"0\r\n\r\n" if self.chunked else b"")
-        self._head, self.ended = b"", True
+        last = self._head
+        if data and not self._empty:
+            last += self._framed(data)
+        if self.chunked:
+            last += b"0\r\n\r\n"
+        self._head, self.head_is_out, self.ended = b"", False, True
         if last:
             transport.write(last)
         if protocol.writing_paused:
             await protocol.drain()
 
+    def _framed(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
+
     def _flush(self, transport: asyncio.Transport) -> None:
         if self._head and not transport.is_closing():
-            head, self._head = self._head, b""
+            head, self._head, self.head_is_out = self._head, b"", True
             transport.write(head)
 
 

@@ -5,9 +5,17 @@ Source: https://www.rfc-editor.org/rfc/rfc9112#section-3.2
 """
 
 import re
+from functools import lru_cache
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 _ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+
+
+@lru_cache(maxsize=64)
+def parts(target: str) -> tuple[str, str, str]:
+    """Return path and query as sent, and the path without its escapes; remembered, since most calls go to the same few."""
+    path, query = split(target)
+    return path, query, decoded(path)
 
 
 def split(target: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Money and tokens are whole numbers from the wire to the store: exact, never negative, rounded up once (A8)."""
 
 import ast
+from dataclasses import replace
 from fractions import Fraction
 from importlib import resources
 from math import ceil
@@ -15,7 +16,9 @@ from accounting.hold import HeldRow, Hold
 from accounting.periods import Period
 from accounting.prices.price import Price, Rates, Service
 from accounting.settlement import Settlement, Spent, overspent, settlement
+from accounting.store.packing import piece
 from accounting.usage import Usage, usage_from_openai
+from tests.ledger.test_packing import unpacked
 
 UNITS = ("usd", "tokens", "input_tokens", "output_tokens", "requests", "concurrency")
 rate = st.integers(0, 10**12)
@@ -62,6 +65,24 @@ def test_no_usage_however_inconsistent_costs_less_than_nothing(usage, details, r
     cost = price.cost_nanousd(read)
     assert type(cost) is int
     assert cost >= 0
+
+
+DETAILED = [
+    ({"prompt_tokens_details": {"cached_tokens": 3}}, (3, 0, 20)),
+    ({"input_tokens_details": {"cached_tokens": 3}}, (3, 0, 20)),
+    ({"prompt_tokens_details": {}, "input_tokens_details": {"cached_tokens": 3}}, (3, 0, 20)),
+    ({"prompt_tokens_details": [3], "input_tokens_details": {"cached_tokens": 3}}, (3, 0, 20)),
+    ({"completion_tokens_details": {"reasoning_tokens": 25}}, (0, 25, 25)),
+    ({"output_tokens_details": {"reasoning_tokens": 5}}, (0, 5, 20)),
+    ({"prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}}, (0, 0, 20)),
+    ({"prompt_tokens_details": None, "completion_tokens_details": "none"}, (0, 0, 20)),
+]
+
+
+@pytest.mark.parametrize(("details", "expected"), DETAILED)
+def test_the_details_of_a_usage_are_read_by_either_name(details, expected):
+    usage = usage_from_openai({"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30, **details})
+    assert (usage.cached, usage.reasoning, usage.output) == expected
 
 
 @given(
@@ -128,14 +149,9 @@ def test_an_absurd_usage_is_settled_as_the_most_that_can_be_counted(scene):
         hold_on("usd", "tokens"),
         Spent(input_tokens=10**18, output_tokens=3, cost_nanousd=10**21, record=b"{}", day="20260101"),
     )
-    keys = [
-        "b:{t}:s:s",
-        "b:{t}:u",
-        "b:{t}:day:20260101",
-        "b:{t}:g",
-        *(k for row in item.rows for k in (f"b:{{t}}:{row[0]}", f"b:{{t}}:{row[1]}")),
-    ]
-    reply = scene.lua.redis.run("settle", keys, item.arguments("s", 0, "run1"))
+    item = replace(item, rows=tuple((f"b:{{t}}:{b}", f"b:{{t}}:{x}", *rest) for b, x, *rest in item.rows))
+    own = piece("b:{t}:s:s", "b:{t}:u", "b:{t}:day:20260101", "b:{t}:g")
+    reply = scene.lua.redis.run("settle", *unpacked(item.packed(own, "s", 0, "run1")))
     assert reply == [b"OK", AMOUNT_MAX, 0, AMOUNT_MAX, 0]
 
 
@@ -163,7 +179,7 @@ def test_a_settlement_survives_the_journal_unchanged(numbers, record, row):
     )
     item = settlement(hold_on(*UNITS), spent)
     assert Settlement.load(item.dump()) == item
-    assert Settlement.load(item.dump()).arguments("s", 0) == item.arguments("s", 0)
+    assert Settlement.load(item.dump()).packed(b"", "s", 0) == item.packed(b"", "s", 0)
 
 
 @pytest.mark.parametrize("module", ["ask", "budgets", "hold", "reserving", "settlement", "usage", "prices/price"])

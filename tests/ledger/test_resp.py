@@ -8,6 +8,7 @@ import pytest
 
 from accounting.store import resp
 from accounting.store.errors import StoreReplyError, StoreUnavailableError
+from accounting.store.packing import pack
 from accounting.store.resp import connect
 from tests.fault_proxy import Faults, fault_proxy
 from tests.ledger.fake_store import bulk, fake_store
@@ -164,9 +165,9 @@ async def test_too_many_waiting_commands_are_refused_and_not_queued(monkeypatch)
     async with fake_store(lambda words: b"" if words[0] == b"PING" else None) as server:
         one = await connect(server.address, timeout_s=2)
         for _ in range(10):
-            one.send(("PING",))
+            one.send(pack(("PING",)))
         with pytest.raises(StoreUnavailableError, match="too many"):
-            one.send(("PING",))
+            one.send(pack(("PING",)))
         one.close()
 
 

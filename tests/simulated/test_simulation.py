@@ -107,14 +107,14 @@ def forgets_acknowledged(patch: pytest.MonkeyPatch) -> None:
 
 def settles_twice(patch: pytest.MonkeyPatch) -> None:
     """A settlement that is sent again has another number."""
-    arguments, sent = Settlement.arguments, dict[int, tuple[Settlement, int]]()
+    packed, sent = Settlement.packed, dict[int, tuple[Settlement, int]]()
 
     def another(self: Settlement, *args: Any) -> Any:
         _, times = sent.get(id(self), (self, 0))
         sent[id(self)] = self, times + 1
-        return arguments(dataclasses.replace(self, seq=self.seq + 1_000_000 * times), *args)
+        return packed(dataclasses.replace(self, seq=self.seq + 1_000_000 * times), *args)
 
-    patch.setattr(Settlement, "arguments", another)
+    patch.setattr(Settlement, "packed", another)
 
 
 def ignores_leases(patch: pytest.MonkeyPatch) -> None:
@@ -150,12 +150,12 @@ def trusts_every_ack(patch: pytest.MonkeyPatch) -> None:
 
 def trusts_any_process(patch: pytest.MonkeyPatch) -> None:
     """A command goes to whatever process answers."""
-    run = Store.run
+    run = Store.run_packed
 
     async def anywhere(self: Store, *args: Any, only_run_id: str | None = None, **more: Any) -> Any:
         return await run(self, *args, **more)
 
-    patch.setattr(Store, "run", anywhere)
+    patch.setattr(Store, "run_packed", anywhere)
 
 
 def heart_stops(patch: pytest.MonkeyPatch) -> None:
