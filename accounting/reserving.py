@@ -22,16 +22,16 @@ from accounting.store.packing import Packed, fresh, number, piece, text
 
 EXPIRY_AFTER_END_MS = 45 * 86_400_000
 _WINDOWS_MAX = _RATES_MAX = 20_000
-_OWN_KEYS, _HEAD, _DRAW, _RATE = 4, 10, 10, 4  # as `reserve.lua` has them
+_OWN_KEYS, _HEAD, _DRAW, _RATE = 4, 10, 4, 4  # as `reserve.lua` has them
 
 Key = Callable[..., str]  # parts of a key -> the key
 
 
 class Counted:
-    """A budget in one window: its keys, and what `reserve.lua` is told of it before and after a call's own part."""
+    """A budget in one window: its keys, and its name and terms as `reserve.lua` reads them: the same for every call."""
 
     __slots__ = (
-        "after", "before", "budget", "counters_key", "end_ms", "expiry_ms", "holds_key", "keys", "start_ms", "window",
+        "budget", "counters_key", "end_ms", "expiry_ms", "holds_key", "keys", "start_ms", "terms", "window",
     )  # fmt: skip
 
     def __init__(self, budget: Budget, window: Window, key: Key) -> None:
@@ -40,9 +40,10 @@ class Counted:
         self.expiry_ms = None if window.bucket_ms else _expiry_ms(window, 0)  # None: as long after each call
         self.counters_key, self.holds_key = counter_keys(key, budget, window)
         self.keys = piece(self.counters_key, self.holds_key)
-        self.before = piece(budget.id, budget.version, budget.limit)
-        self.after = piece(
-            int(budget.binds), int(budget.hold == "full"), window.start_ms, window.end_ms or 0, window.bucket_ms
+        self.terms = piece(
+            budget.id,
+            f"{budget.version}|{budget.limit}|{budget.binds:d}|{budget.hold == 'full':d}"
+            f"|{window.start_ms}|{window.end_ms or 0}|{window.bucket_ms}",
         )
 
 
@@ -91,7 +92,7 @@ class Reservations:
         ]  # fmt: skip
         for (_, fixed, per_output), one in zip(draws, counted, strict=True):
             keys.append(one.keys)
-            args += (one.before, number(fixed), number(per_output), one.after)
+            args += (one.terms, number(fixed), number(per_output))
         for rate in rates:
             keys.append(self._rate_key(rate.subject, rate.what))
             args += (number(rate.limit), number(rate.window_ms), number(rate.fixed), number(rate.per_output))

@@ -36,7 +36,8 @@ class Lua:
         args: list[Any] = [run_id, cfg, sid, seq, ttl, ask.wanted, ask.least, ask.share, len(ask.draws), len(ask.rates)]
         for d in ask.draws:
             keys += [key("b", d.budget, d.pid), key("x", d.budget, d.pid)]
-            args += [d.budget, d.version, d.limit, d.fixed, d.per, int(d.binds), int(d.full), d.start, d.end, d.bucket]
+            terms = f"{d.version}|{d.limit}|{d.binds:d}|{d.full:d}|{d.start}|{d.end}|{d.bucket}"
+            args += [d.budget, terms, d.fixed, d.per]
         for r in ask.rates:
             keys.append(key("q", r.key))
             args += [r.limit, r.window, r.fixed, r.per]

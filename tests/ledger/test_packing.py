@@ -75,18 +75,8 @@ def test_a_reservation_says_what_the_script_reads(draws, rates, numbers, run_id)
         counted.append(Counted(one, window, key))
         drawn.append(Draw(one, fixed, per_output))
         keys += [key("b", one.id, window.key), key("x", one.id, window.key)]
-        args += [
-            one.id,
-            3,
-            limit,
-            fixed,
-            per_output,
-            int(mode == "hard"),
-            1,
-            window.start_ms,
-            window.end_ms or 0,
-            window.bucket_ms,
-        ]
+        terms = f"3|{limit}|{mode == 'hard':d}|1|{window.start_ms}|{window.end_ms or 0}|{window.bucket_ms}"
+        args += [one.id, terms, fixed, per_output]
     limits = [Rate(subject=s, what=w, limit=n, fixed=f, per_output=p) for s, w, n, f, p in rates]
     keys += [key("q", rate.subject, rate.what) for rate in limits]
     args += [value for rate in limits for value in (rate.limit, 60_000, rate.fixed, rate.per_output)]

@@ -131,6 +131,24 @@ def test_marks_are_forgotten_as_soon_as_their_owner_knows(scene):
     assert scene.reserve(draw(100, 1), seq=5)[0] == b"TERMINAL"
 
 
+def test_an_ack_of_the_call_itself_leaves_no_mark_of_it(scene):
+    assert scene.settle(1, 0, 5, ack=2)[0] == b"OK"
+    assert scene.lua.redis("HKEYS", "b:{t}:s:s") == [b"low"]
+    assert scene.settle(1, 0, 6) == [b"DUP"], "it is over, and nobody knows with what"
+    assert scene.used_and_held() == (5, 0)
+
+
+def test_marks_stay_fourteen_days_from_the_last_settlement_and_are_not_prolonged_by_each(scene):
+    fourteen_days_ms = 14 * 86_400_000
+    scene.settle(1, 0, 5)
+    scene.lua.redis("PEXPIRE", "b:{t}:s:s", 5_000)
+    scene.settle(2, 0, 5)
+    first_ms = scene.lua.redis("PEXPIRETIME", "b:{t}:s:s")
+    assert scene.lua.redis("PTTL", "b:{t}:s:s") >= fourteen_days_ms
+    scene.settle(3, 0, 5, ack=2)
+    assert scene.lua.redis("PEXPIRETIME", "b:{t}:s:s") == first_ms
+
+
 def test_an_ack_that_was_learnt_from_another_server_is_not_believed(scene):
     """It says that calls are settled which a server that lost writes does not have."""
     for seq in (1, 2):
