@@ -7,8 +7,9 @@ A draw's worst case is `fixed + per_output * granted`: the input and the call it
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from accounting.budgets import Budget
-from accounting.record import record
 
 
 class Worst(NamedTuple):
@@ -28,8 +29,7 @@ class Draw(NamedTuple):
     per_output: int
 
 
-@record
-class Rate:
+class Rate(msgspec.Struct, frozen=True):
     """A limit per minute on one subject: `what` is requests or tokens."""
 
     subject: str
@@ -40,8 +40,7 @@ class Rate:
     window_ms: int = 60_000
 
 
-@record
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """A request to reserve. `wanted` output tokens per choice; at least `least`, or nothing.
 
     `share_permille`: for a call that named no limit of its own, the most of what is free that it may be granted (0: all).

@@ -7,11 +7,11 @@ provider began on is given back.
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 from typing import Any, Protocol
 
+import msgspec
 import orjson
 
 from accounting.ask import Ask
@@ -20,7 +20,6 @@ from accounting.hold import Hold
 from accounting.journal.format import Progress
 from accounting.ledger import Ledger
 from accounting.meter import Meter
-from accounting.record import record
 from accounting.settlement import Spent
 from accounting.supervisor import Supervisor
 from accounting.usage import Usage
@@ -39,8 +38,7 @@ class Priced(Protocol):
         """Return integer nano-USD, rounded up."""
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(msgspec.Struct):
     """One request to one provider. `billable` once it may have begun to work on it, until it says that it did not."""
 
     provider: str
@@ -50,8 +48,7 @@ class Attempt:
     billable: bool = False
 
 
-@record
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """What a call came to: for its log line, metrics, callbacks and usage record."""
 
     request_id: str
@@ -83,8 +80,7 @@ class Receipt:
         })  # fmt: skip
 
 
-@record
-class Till:
+class Till(msgspec.Struct, frozen=True):
     """Where all calls are charged; `on_receipt` hears of each call once, when it is settled."""
 
     ledger: Ledger
@@ -92,8 +88,7 @@ class Till:
     on_receipt: Callable[[Receipt], None]
 
 
-@dataclass(slots=True)
-class Charge:
+class Charge(msgspec.Struct):
     """An open call. `begin` each attempt, then `finish`; what is left open is finished when the context ends."""
 
     till: Till
@@ -105,7 +100,7 @@ class Charge:
     outcome: str = "error"
     first_token_s: float | None = None
     receipt: Receipt | None = None
-    _attempts: list[Attempt] = field(default_factory=list)
+    _attempts: list[Attempt] = []
     _closing: bool = False
 
     def begin(self, attempt: Attempt) -> Attempt:

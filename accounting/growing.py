@@ -6,8 +6,9 @@ again, or by the settlement.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from accounting.ask import Ask
 from accounting.hold import Hold

@@ -1,14 +1,13 @@
 """A hold: what the ledger has set aside for one call, and what it said when it did."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from accounting.budgets import Budget
-from accounting.record import record
 
 
-@record
-class HeldRow:
+class HeldRow(msgspec.Struct, frozen=True):
     """One budget's part of a hold. `limit`, `used`, `held` are as they stood after this hold was added."""
 
     budget: Budget
@@ -29,8 +28,7 @@ class HeldRow:
         return max(0, self.limit - self.used - self.held)
 
 
-@record
-class RateRow:
+class RateRow(msgspec.Struct, frozen=True):
     """A rate limit as it stood after this call; `reset_ms` until it is whole again."""
 
     subject: str
@@ -40,8 +38,7 @@ class RateRow:
     reset_ms: int
 
 
-@dataclass(slots=True)
-class Hold:
+class Hold(msgspec.Struct):
     """Held amounts of one call. `granted` output tokens per choice. `reserved` is False where an outage policy let it pass."""
 
     seq: int
@@ -53,7 +50,7 @@ class Hold:
     escrow: bool = False  # not reserved, but covered by what was held ahead of time: see `accounting.escrow`
     lost: bool = False  # the store no longer has it: the call must end, or be held anew
     until_s: float = 0.0  # on the loop's clock; always earlier than the store's own idea of it
-    notes: dict[str, Any] = field(default_factory=dict)  # for the journal: who called what
+    notes: dict[str, Any] = {}  # for the journal: who called what
 
 
 class RefusedError(Exception):

@@ -3,11 +3,11 @@
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import msgspec
 import orjson
 
 from accounting.budgets import AMOUNT_MAX, amounts_by_unit
 from accounting.hold import HeldRow, Hold
-from accounting.record import record
 from accounting.store.packing import NUMBERS_MAX, Packed, blob, fresh, number, piece, text
 
 # counters key, holds key, field, held ("500@12": taken from what seq 12 holds), actual, expiry_ms
@@ -19,8 +19,7 @@ _OWN_KEYS, _HEAD, _ROW = 4, 14, 4  # as `settle.lua` has them
 _RECORDS_KEPT, _DAYS_KEPT = piece(RECORDS_MAX, ""), piece(DAYS_KEPT_MS)
 
 
-@record
-class Spent:
+class Spent(msgspec.Struct, frozen=True):
     """What a call used in the end. An empty record is a release: nothing was spent and nothing is told."""
 
     requests: int = 1  # 0: no provider took it, so it does not count as a call either
@@ -32,8 +31,7 @@ class Spent:
     day: str = ""  # the UTC day the call was admitted, YYYYMMDD
 
 
-@record
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """Amounts for each budget, by key, and the usage record."""
 
     seq: int

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
+import msgspec
+
 from accounting.ask import Ask, Worst, draws_for
 from accounting.budgets import Budget, BudgetBook, Caller, qualified, route_subjects
 from accounting.hold import Hold
 from accounting.prices.ceilings import max_output
 from accounting.prices.price import Price
 from accounting.prices.table import PriceBook
-from accounting.record import record
 from accounting.tokens.counter import upper_bound
 from proxy.asked import Asked, unbounded_cost
 from proxy.config.policy import Admission
@@ -27,8 +28,7 @@ from proxy.upstreams import Target
 STANDINGS_MAX = 4096
 
 
-@record
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """What a call may be admitted on. `prices` and `ceilings` belong to the targets, in their order.
 
     `clamps`: some budget or limit of tokens is kept by what output limit is sent, so one must be sent. `wanted` are the output

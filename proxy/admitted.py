@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-from accounting.record import record
+import msgspec
+
 from accounting.tokens.counter import count_input, needs_thread
 from accounting.tokens.families import encoding_for
 from accounting.tokens.ranks import loaded
@@ -13,8 +14,7 @@ from proxy.principal import Principal
 from proxy.upstreams import Target
 
 
-@record
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """A call that may be reserved: everything that admission found out about it."""
 
     request_id: str

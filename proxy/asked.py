@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 import orjson
 
-from accounting.record import record
 from adapters.base import JSON, Operation
 from adapters.errors import InvalidRequestError
 from adapters.splice import splice
@@ -42,8 +42,7 @@ _SELDOM = frozenset(
 _BOUNDED_TOOLS = ("function", "custom", None)  # no set: a client may say anything, also what has no hash
 
 
-@record
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """One request. `limit` is the client's own output limit per choice; `thinking` a budget that the output must exceed."""
 
     operation: Operation

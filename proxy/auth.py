@@ -1,9 +1,9 @@
 """From a request's Authorization header to a `Principal`. Decided on the header alone, never on a URL or a Host."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import orjson
+from msgspec.structs import replace
 
 from accounting.budgets import Caller
 from adapters.base import JSON

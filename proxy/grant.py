@@ -5,12 +5,12 @@ What a stranger would get wrong: our count of an honest provider's tokens may li
 
 from collections.abc import Awaitable, Callable
 
-from accounting.record import record
+import msgspec
+
 from accounting.tokens.families import encoding_for
 
 
-@record
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """What the stream may give in all, over its choices; `tokens` is None where no budget depends on it."""
 
     tokens: int | None

@@ -6,10 +6,11 @@ What a stranger would get wrong: it belongs to one version of the rules, and is 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from accounting.ask import Rate, Worst
 from accounting.budgets import Budget
 from accounting.prices.price import Price
-from accounting.record import record
 from proxy.config.policy import Limit
 from proxy.limits import rates
 from proxy.upstreams import Target
@@ -19,8 +20,7 @@ _NO_LIMIT = 1 << 62
 _NOTHING = Worst(0, 0, 0)
 
 
-@record
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """`prices` and `ceilings` belong to the targets, in their order. `far_nanousd` and `far_tokens`: so much input is far from every limit."""
 
     budgets: tuple[Budget, ...]  # with those of calls at once

@@ -16,9 +16,8 @@ from mmap import mmap
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
+import msgspec
 import orjson
-
-from accounting.record import record
 
 MAGIC = b"BURSARJ\n"
 VERSION = 1
@@ -48,8 +47,7 @@ class Record(NamedTuple):
     payload: bytes
 
 
-@record
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """What of an open call was relayed, with certainty: the client may have at most one interval more."""
 
     seq: int

@@ -1,7 +1,6 @@
 """Money and tokens are whole numbers from the wire to the store: exact, never negative, rounded up once (A8)."""
 
 import ast
-from dataclasses import replace
 from fractions import Fraction
 from importlib import resources
 from math import ceil
@@ -9,6 +8,7 @@ from math import ceil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from accounting.ask import Worst, draws_for
 from accounting.budgets import AMOUNT_MAX, Budget, amounts

@@ -1,9 +1,10 @@
 """What is held ahead of time and spent while the store is away (`outage: escrow`): never more than is held, and counted once."""
 
 import asyncio
-from dataclasses import replace
+import dataclasses
 
 import pytest
+from msgspec.structs import replace
 
 from accounting.ask import Ask, Draw
 from accounting.budgets import Budget
@@ -62,7 +63,7 @@ def test_it_is_a_fiftieth_of_the_limit_or_twenty_thousand_tokens_worth(unit, lim
 
 @pytest.mark.parametrize("more", [{"mode": "soft"}, {"mode": "shadow"}, {"outage": "refuse"}, {"outage": "allow"}])
 def test_only_hard_budgets_with_that_policy_keep_one(more):
-    budget = replace(budget_of(), **more)
+    budget = dataclasses.replace(budget_of(), **more)
     assert not Escrows().noticed(Ask(draws=(Draw(budget, 5, 1),)), hold_of(1, budget, 10), 0.0)
 
 
@@ -98,7 +99,7 @@ def test_it_pays_for_calls_until_it_is_spent_and_takes_back_what_they_did_not_us
     escrows.settled(hold, [700])
     assert escrows.admit(call, ["b"], 1.0).granted == size - 700 - 100
     assert escrows.admit(replace(call, share_permille=100), ["b"], 1.0).granted == 500, "the least, before a share"
-    whole = Ask(draws=(Draw(replace(budget, hold="full"), 100, 1),), wanted=size, least=1)
+    whole = Ask(draws=(Draw(dataclasses.replace(budget, hold="full"), 100, 1),), wanted=size, least=1)
     assert escrows.admit(whole, ["b"], 1.0) is None
     assert escrows.admit(replace(whole, wanted=size - 800), ["b"], 1.0).granted == size - 800
 

@@ -178,11 +178,13 @@ def _reserve(keys: list[bytes], args: list[bytes]) -> tuple[str, tuple[Any, ...]
     run, cfg, sid, seq, ttl, wanted, least, share, count, _ = args[:10]
     draws = []
     for i in range(int(count)):
-        budget, *numbers = args[10 + 10 * i : 20 + 10 * i]
-        version, limit, fixed, per, binds, full, start, end, bucket = map(int, numbers)
+        budget, terms, fixed, per = args[10 + 4 * i : 14 + 4 * i]
+        version, limit, binds, full, start, end, bucket = map(int, terms.split(b"|"))
         pid = _place(keys[4 + 2 * i])[1]
         draws.append(
-            Draw(budget.decode(), pid, version, limit, fixed, per, bool(binds), bool(full), start, end, bucket)
+            Draw(
+                budget.decode(), pid, version, limit, int(fixed), int(per), bool(binds), bool(full), start, end, bucket
+            )
         )
     ask = Ask(tuple(draws), (), int(wanted), int(least), int(share))
     return "reserve", (run.decode(), int(cfg), sid.decode(), int(seq), int(ttl), ask)

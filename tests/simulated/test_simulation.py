@@ -3,12 +3,12 @@
 BURSAR_SEED=n repeats one world; BURSAR_SEEDS=n sets how many the long form makes.
 """
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from accounting.escrow import Escrow
@@ -112,7 +112,7 @@ def settles_twice(patch: pytest.MonkeyPatch) -> None:
     def another(self: Settlement, *args: Any) -> Any:
         _, times = sent.get(id(self), (self, 0))
         sent[id(self)] = self, times + 1
-        return packed(dataclasses.replace(self, seq=self.seq + 1_000_000 * times), *args)
+        return packed(msgspec.structs.replace(self, seq=self.seq + 1_000_000 * times), *args)
 
     patch.setattr(Settlement, "packed", another)
 
