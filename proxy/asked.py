@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from accounting.prices.table import MODEL_CHARS_MAX
 from adapters.base import JSON, Operation
 from adapters.errors import InvalidRequestError
 from adapters.splice import splice
@@ -69,6 +70,8 @@ def read_request(operation: Operation, raw: bytes, defaults: CallDefaults) -> As
         raise bad_body(
             "you must provide a model parameter" if model is None else "model must be a text that is not empty", "model"
         )
+    if len(model) > MODEL_CHARS_MAX:  # much is kept by it, also in the store
+        raise bad_body(f"model must have at most {MODEL_CHARS_MAX} characters", "model")
     _check_input(operation, body)
     stream = "stream" in body and _flag(body, "stream")
     limit, two_limits = None, False

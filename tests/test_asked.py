@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from accounting.prices.table import MODEL_CHARS_MAX
 from proxy.asked import read_request
 from proxy.config.environment import CallDefaults
 from proxy.errors import ClientError
@@ -46,6 +47,13 @@ def test_a_member_is_acted_on(body, found):
     }  # fmt: skip
     asked = read(**body)
     assert {name: getattr(asked, name) for name in usual} == usual | found
+
+
+def test_a_models_name_has_a_bound_since_much_is_kept_by_it():
+    assert read(model="m" * MODEL_CHARS_MAX).model == "m" * MODEL_CHARS_MAX
+    with pytest.raises(ClientError, match="at most") as refused:
+        read(model="m" * (MODEL_CHARS_MAX + 1))
+    assert (refused.value.status, refused.value.param) == (400, "model")
 
 
 @pytest.mark.parametrize(

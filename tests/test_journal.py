@@ -364,6 +364,18 @@ def test_what_the_store_has_is_written_down_some_at_a_time_and_before_the_end(op
     assert told(journal) == Story()
 
 
+def test_what_the_store_has_is_written_down_at_the_end_also_where_that_takes_a_new_file(opened):
+    journal, seq = opened(), 0
+    while len(journal._segments) == 1:
+        seq += 1
+        journal.settled(settlement(seq).dump())
+    for each in range(1, seq + 1):
+        journal.acknowledged(each)
+    journal._segments[-1].left_bytes = 0
+    journal.close()
+    assert told(journal) == Story()
+
+
 def test_an_acknowledgement_of_one_is_still_read():
     story = Story()
     story.tell([Record(SETTLED, settlement(7).dump()), Record(ACKNOWLEDGED, (7).to_bytes(8, "big"))])

@@ -204,11 +204,11 @@ class FileJournal:
 
     def close(self) -> None:
         """Make all of it durable and let go of it: from now on this is a dead session's journal."""
+        if self._segments and self._told:
+            self._write_told()  # first: it may take a new file
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
-        if self._segments and self._told:
-            self._write_told()
         self.flush()
         for segment in self._segments:
             segment.close()

@@ -153,7 +153,7 @@ local function grant(idle)
   for i = 1, draws do
     local d = D[i]
     if d.binds then
-      local free = d.limit - d.used - (idle and 0 or d.held)
+      local free = d.limit - d.used - (idle and 0 or max(0, d.held))  -- below 0 only if the server lost one of its keys
       if d.need > free then
         no = no or i
       elseif d.per > 0 then

@@ -56,6 +56,7 @@ local sums
 if told then  -- of the wrong type, they fail here
   call('XLEN', KEYS[2])
   sums = call('HMGET', KEYS[3], unpack(names))
+  for i = 1, 4 do sums[i] = sums[i] and tonumber(sums[i]) end  -- what is no number was nobody's sum
 end
 
 if s[2] and s[2] ~= ARGV[4] then return { 'MISMATCH' } end

@@ -346,7 +346,7 @@ class Model:
         for number, (draw, limit, used, held) in enumerate(rows, 1):
             if not draw.binds:
                 continue
-            free = limit - used - (0 if idle else held)
+            free = limit - used - (0 if idle else max(0, held))
             if draw.need(ask.wanted, ask.least) > free:
                 refuses = refuses or number
             elif draw.per:

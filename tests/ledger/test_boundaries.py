@@ -173,6 +173,22 @@ def test_a_sum_of_a_day_is_exact_beyond_what_lua_counts_and_a_full_one_stays_ful
     assert scene.lua.redis("PTTL", day) > 399 * 86_400_000
 
 
+def test_a_sum_of_a_day_that_is_no_number_is_begun_anew_and_costs_nobody_a_settlement(scene):
+    day = "b:{t}:day:20260101"
+    scene.lua.redis("HSET", day, "k|u|t|m|input", "spoilt")
+    assert scene.settle(1, 0, 5)[0] == b"OK"
+    assert scene.lua.redis("HGET", day, "k|u|t|m|input") == b"1"
+    assert scene.lua.redis("PTTL", day) > 0
+
+
+def test_a_hold_of_which_the_server_lost_its_half_makes_no_room(scene):
+    seq = scene.hold(100, 60)
+    scene.lua.redis("DEL", "b:{t}:b:b1:total")
+    scene.settle(seq, 60, 100)
+    reply = scene.reserve(draw(100, 30))
+    assert reply[:1] + reply[2:] == [b"DENY", b"spent", 1, 100, 100, -60, 30]
+
+
 BAD = ["-1", "1.0", "1e3", "", " 1", "0x1", "nan", "inf", str(AMOUNT_MAX + 1), "9" * 17, "१"]
 
 
