@@ -85,6 +85,7 @@ class Relay:
 
     async def _sent(self, out: bytes) -> bool:
         """Send; False if the stream must end here: what it holds is no longer its own, or used up."""
+        await self._noted()  # first: it may wait, and a lease may end while it does
         if self._lapsed(self._loop.time()) and not await self._renewed():
             return False
         await self._send(out)
@@ -213,6 +214,7 @@ class Relay:
         else:
             self._charge.outcome = self.outcome
         if out:
+            await self._noted()
             await self._send(out, is_last=True)
 
     async def _cut(self) -> bytes:
@@ -224,10 +226,13 @@ class Relay:
         self._translator.take()  # our own words: the meter is not to take them for the provider's
         return out
 
-    async def _send(self, out: bytes, *, is_last: bool = False) -> None:
+    async def _noted(self) -> None:
+        """Meter what is about to be written, and note it, if that is due."""
         if self._is_to_be_noted():
             self._observe()
             await self._relayed.note()
+
+    async def _send(self, out: bytes, *, is_last: bool = False) -> None:
         self._about_to_write(out)
         self.writing_since_s = self._loop.time()
         await self._outlet.write(out, is_last=is_last)

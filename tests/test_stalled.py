@@ -9,6 +9,8 @@ import aiohttp
 import orjson
 import pytest
 
+import proxy.relayed
+import proxy.streaming
 from accounting.ask import Ask, Draw
 from accounting.hold import BudgetRefusedError
 from accounting.journal.format import ADMITTED, decode
@@ -16,7 +18,7 @@ from accounting.ledger import TTL_MS, Ledger
 from accounting.supervisor import Supervisor
 from proxy.building import file_budgets
 from proxy.config.load import load_text
-from tests.sidecars import HELLO, KEY, ROOT, config_text, serving
+from tests.sidecars import HELLO, KEY, MODEL, ROOT, config_text, house, serving
 from tests.test_crash import provider, records_of, store_of
 
 LEASE_MS = 2_000
@@ -162,6 +164,31 @@ async def test_a_stream_whose_room_was_taken_meanwhile_ends_before_its_next_chun
         assert held == ASKED
         assert used + held <= LIMIT
         scene.ledger.release(other)
+
+
+async def test_a_lease_that_ends_while_ranks_are_loaded_is_looked_at_before_the_next_byte(store, tmp_path, monkeypatch):
+    wrote, is_loaded, renewed = [], [], proxy.streaming.renewed
+    async with house(store, tmp_path, more=BUDGET.replace("MODE", "hard")) as h:
+        streams = h.sidecar.routes.gateway.streams
+
+        def load_and_stand_still(_encoding):
+            (relay,) = streams
+            relay._charge.hold.until_s = 0.0
+            wrote.append(relay.wrote)
+            is_loaded.append(True)
+
+        async def noted(ledger, hold):
+            (relay,) = streams
+            wrote.append(relay.wrote)
+            return await renewed(ledger, hold)
+
+        monkeypatch.setattr(proxy.relayed, "loaded", lambda _encoding: bool(is_loaded))
+        monkeypatch.setattr(proxy.relayed, "load", load_and_stand_still)
+        monkeypatch.setattr(proxy.streaming, "renewed", noted)
+        reply = await h.chat(f"{MODEL}?length=200&pace=2000", stream=True, max_tokens=300)
+        assert reply.body.count(b'"content":') > 100
+    assert len(wrote) == 2
+    assert wrote[0] == wrote[1] > 0, "nothing was written between the load and the look at the lease"
 
 
 @pytest.mark.slow
