@@ -248,6 +248,7 @@ EVENTS = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(SHAPED, CONTENT, SHAPED)
 def test_any_json_is_a_completion_or_one_of_the_documented_errors(anything, content, usage):
@@ -267,6 +268,7 @@ def test_any_json_is_a_completion_or_one_of_the_documented_errors(anything, cont
 FRAME = st.tuples(st.sampled_from(["event", "event", "event", "exception", "error"]), EVENTS, SHAPED | CONTENT)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(FRAME, max_size=8), st.booleans(), st.sampled_from([1, 5, 0]))
 def test_any_frames_give_a_stream_that_the_sdk_reads_however_they_are_cut(frames, cut, size):

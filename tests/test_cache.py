@@ -146,6 +146,7 @@ async def test_hits_still_count_as_requests_per_minute(store, tmp_path):
         assert statuses == [200, 200, 200, 429]
 
 
+@pytest.mark.slow
 async def test_without_the_store_nothing_is_found_and_nothing_breaks(own_store, tmp_path):
     budget = 'budgets: [{subject: "user:alice", usd: 5, period: day, outage: allow}]\n'
     async with house(own_store, tmp_path, more=ON + budget) as home:

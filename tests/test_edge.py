@@ -124,6 +124,7 @@ async def test_when_all_connections_are_at_work_the_next_is_told_so(store, tmp_p
             writer.close()
 
 
+@pytest.mark.slow
 async def test_a_client_that_does_not_read_its_stream_is_cut_off_and_pays_for_what_it_got(store, tmp_path):
     async with house(store, tmp_path, more=QUICK) as home:
         raw = socket.socket()

@@ -49,6 +49,7 @@ async def test_it_is_held_as_soon_as_the_budget_is_used(h):
     assert (await h.balances())["user:alice", "output_tokens"] == (CALL, ESCROW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_without_the_store_exactly_the_escrow_is_served_and_charged_when_it_is_back(h, how):
     gone(h, how)

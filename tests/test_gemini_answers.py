@@ -717,6 +717,7 @@ def check_stream_law(translator, data, size):
         accumulate(chunks)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(events=st.lists(LIKELY | ANY, max_size=4), size=st.sampled_from([0, 1, 13]))
 def test_any_json_is_translated_or_told_as_an_error(events, size):

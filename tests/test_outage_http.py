@@ -59,6 +59,7 @@ async def test_under_refuse_the_answer_is_503_within_the_deadline(h, how):
     assert total(await h.metrics(), "bursar_budget_refusals_total", reason="budget_store_unavailable") == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_under_allow_the_call_passes_says_so_and_is_charged_later(h, how):
     before = (await h.balances())["user:bob", "tokens"][0]
@@ -82,6 +83,7 @@ async def test_whom_nothing_limits_waits_for_nothing_that_matters(h, how):
     assert reply.status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_the_callers_own_budget_cannot_be_told_and_says_so(h, how):
     gone(h, how)
@@ -90,6 +92,7 @@ async def test_the_callers_own_budget_cannot_be_told_and_says_so(h, how):
     assert (await h.get("/models")).status == 200
 
 
+@pytest.mark.slow
 async def test_it_recovers_by_itself_and_remembers(h):
     used = await h.balances()
     h.store.stop()
@@ -128,6 +131,7 @@ async def test_a_sidecar_starts_without_the_store_and_serves_when_it_is_there(ow
         assert (await h.ops("/readyz")).status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 @pytest.mark.parametrize(("key", "ends"), [(None, True), (BOB, False)])
 async def test_a_stream_whose_lease_ends_meanwhile_is_told_so_and_never_that_it_was_finished(

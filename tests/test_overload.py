@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import pytest
+
 from proxy.fake import Script
 from tests.sidecars import house
 
@@ -27,6 +29,7 @@ async def load(home, callers, seconds):
     return statuses, refused
 
 
+@pytest.mark.slow
 async def test_at_five_times_the_capacity_as_much_gets_done_as_at_its_peak(store, tmp_path):
     async with house(store, tmp_path, more=MORE) as home:
         home.fake.script = Script(delay_ms=CALL_MS, length=3)

@@ -69,6 +69,7 @@ async def after_204(peer):
             await peer.write(answer_to(request))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "all_good"),
     [

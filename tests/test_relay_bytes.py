@@ -54,6 +54,7 @@ async def streamed(h, **more):
     return reply.body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", ["off", "auto"], indirect=True)
 @pytest.mark.parametrize("shown", [True, False], ids=["usage asked for", "usage not asked for"])
 @pytest.mark.parametrize("stream", [LF, CRLF], ids=["lf", "crlf"])

@@ -246,6 +246,7 @@ asyncio.run(main(*sys.argv[1:4], int(sys.argv[4])))
 """
 
 
+@pytest.mark.slow
 async def test_a_thousand_concurrent_calls_through_eight_processes_lose_no_count(store, repository, user):
     async with FakeProvider(count=counted) as fake:
         words = (sys.executable, "-c", _WORKER, store.url, fake.url, user, "125")

@@ -97,6 +97,7 @@ async def fuzz(store, tmp_path, count, caplog, at_once=200):
         return grown_kb
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_five_hundred_mutated_requests_leave_no_trace(store, tmp_path, caplog):
     await fuzz(store, tmp_path, 500, caplog)

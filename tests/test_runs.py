@@ -91,6 +91,7 @@ def characters(known_texts):
     return {place: text.encode("utf-16", "surrogatepass") for place, text in known_texts.items()}
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
     stream=STREAMS,

@@ -120,6 +120,7 @@ async def read_by_node(bursar, node, bodies):
     return json.loads(out)
 
 
+@pytest.mark.slow
 async def test_nodes_helper_reads_every_recorded_stream(bursar, node):
     """wire 3.7, 3.19: it throws where a role, a reason or a type is missing"""
     cases = [recorded.load(case_id) for case_id in RECORDED]

@@ -188,6 +188,7 @@ async def test_in_money_it_holds_the_input_and_a_slice(store, tmp_path):
         assert used == HELLO_TOKENS * 1000 + h.receipts[0].usage.output * 2000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("outage", "outcome"), [("refuse", "cut"), ("allow", "ok")])
 async def test_while_the_store_is_away_it_goes_on_only_if_the_budget_allows_that(own_store, tmp_path, outage, outcome):
     async with house(own_store, tmp_path, more=budgets(10_000, outage=outage)) as h:

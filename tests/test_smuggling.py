@@ -13,6 +13,7 @@ from tests.wire import BODY, answers, one_answer, opened, post, talk
 MORE = "server: {header_seconds: 0.5, body_seconds: 0.5}\n"
 
 
+@pytest.mark.slow
 async def test_no_shape_of_the_corpus_makes_more_than_one_request_or_an_error_of_ours(store, tmp_path, caplog):
     async with house(store, tmp_path, more=MORE) as home:
         marks = {name: b"case %04d" % number for number, name in enumerate(CASES, 1)}

@@ -231,6 +231,7 @@ ENDLESS = {
 CHEAP = {"a line", "an event", "braces"}  # the others are many lines, of which a piece is enough
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["openai", "anthropic", "gemini", "bedrock"])
 @pytest.mark.parametrize("data", sorted(ENDLESS))
 def test_a_stream_without_end_is_ended_and_never_kept(name, data):

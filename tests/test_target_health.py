@@ -7,6 +7,7 @@ from tests.fleet import fleet
 from tests.sidecars import KEY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [503, 429])
 async def test_an_outage_is_not_answered_with_more_load(store, tmp_path, status):
     async with fleet(store, tmp_path, 1) as f:

@@ -69,6 +69,7 @@ async def test_a_stream_that_falls_silent_ends_with_an_error_event_and_pays_for_
         assert 7 <= f.home.receipts[0].usage.output <= 7 * 4  # an unknown tokenizer: counted with a margin
 
 
+@pytest.mark.slow
 async def test_a_slow_but_steady_stream_is_left_alone(store, tmp_path):
     async with fleet(store, tmp_path, 1, more="timeouts: {idle: 0.4, first_token: 0.4}\n") as f:
         f.fakes["a"].script = Script(pace=10, length=12)
@@ -125,6 +126,7 @@ async def test_a_models_own_limit_is_kept_beside_its_providers(store, tmp_path):
         assert (await f.home.chat("slow")).status == 200
 
 
+@pytest.mark.slow
 async def test_comments_keep_a_silent_stream_open_and_are_not_billed(store, tmp_path):
     async with fleet(store, tmp_path, 1, more="server: {keepalive_comment: 0.2}\ntimeouts: {idle: 1.2}\n") as f:
         f.fakes["a"].script = Script(stall=5, length=50)

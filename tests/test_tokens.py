@@ -397,6 +397,7 @@ BODY = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=120)
 @given(
     operation=st.sampled_from(["chat", "completions", "embeddings", "responses"]),

@@ -478,6 +478,7 @@ async def test_the_total_limit_holds_against_a_drip(transport):
         assert caught.value.phase == "total"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("by_pieces")
 async def test_silence_counts_from_the_last_piece_also_where_a_taker_took_it(transport):
     idle_s, came_s = 0.4, []

@@ -240,6 +240,7 @@ async def escrow_kept(one, budget):
     return one.ledger.escrows.holds()[0]
 
 
+@pytest.mark.slow
 async def test_one_whose_answer_never_came_holds_nothing(server, raw):
     budget = budget_of()
     async with fault_proxy(server.address, seed=8) as proxy, till(proxy.address, deadline_s=0.5) as one:

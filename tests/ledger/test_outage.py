@@ -222,6 +222,7 @@ async def test_longer_storms_leave_exact_books(server, raw, seed):
     await storm(server, seed, 600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snapshot", ["before its release", "before its reserve"])
 async def test_a_hold_that_lost_writes_bring_back_is_released_again(server, raw, snapshot):
     """Its reserve's answer never came. There is no journal here: its release is told again from memory."""

@@ -69,6 +69,7 @@ async def test_a_command_that_left_late_is_waited_for(raw):
     assert await raw.call("EVAL", SLOW, 0, deadline_s=0.02) == b"at last"
 
 
+@pytest.mark.slow
 async def test_however_late_we_are_a_store_that_is_silent_is_given_up(monkeypatch):
     monkeypatch.setattr(resp, "_EXCUSED_MAX_S", 0.2)
     loop = asyncio.get_running_loop()

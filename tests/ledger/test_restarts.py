@@ -38,6 +38,7 @@ async def killed_under_load(tmp_path, keeping: str, *, kills: int, seed: int, lo
             return load, [s.ledger.settler.tally for s in ours]
 
 
+@pytest.mark.slow
 async def test_refusals_of_a_long_outage_leave_nothing_to_be_told(tmp_path):
     """A call that was never sent holds nothing: only the few that found the store gone are taken back."""
     with running(Valkey(tmp_path / "store")) as (server,):
